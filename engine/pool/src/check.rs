@@ -1,0 +1,447 @@
+//! Looking at every structure of the pool, and at how they agree. Nothing is written.
+//!
+//! Every block is claimed by whoever owns it. At the end each block must be claimed once and be in use, or
+//! not at all and be free; counts must be what was counted; and every pointer to an ancestor's block must
+//! lead to a block that an ancestor claimed.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use thinstore_storage::{ErrorKind, Result};
+
+use crate::convert::to_u64;
+use crate::core::Core;
+use crate::format::geometry::{Geometry, GroupIndex, TABLE_HEIGHT};
+use crate::format::pointer::{BlockPtr, PointerKind};
+use crate::layers::layer::LayerMap;
+use crate::layers::table::{Entry, Table};
+use crate::map::ownership::Owner;
+use crate::map::page::{Page, span};
+use crate::types::{LayerId, PoolBlock};
+
+/// Findings beyond this many are counted, not listed.
+const MOST_FINDINGS: usize = 1000;
+
+/// Something that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Which structure: "map", "layer table", "space map", "bitmap" or "count".
+    pub structure: &'static str,
+    /// Whose, where it is a layer's.
+    pub layer: Option<LayerId>,
+    /// What is wrong, and where.
+    pub message: String,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default)]
+pub struct CheckReport {
+    /// What is wrong; empty for a sound pool.
+    pub findings: Vec<Finding>,
+    /// Findings beyond those listed.
+    pub more_findings: u64,
+    /// Layers looked at.
+    pub layers: u64,
+    /// Pages looked at.
+    pub map_pages: u64,
+    /// Data blocks that layers own.
+    pub data_blocks: u64,
+}
+
+impl CheckReport {
+    /// Is nothing wrong?
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    fn add(&mut self, structure: &'static str, layer: Option<LayerId>, message: String) {
+        if self.findings.len() < MOST_FINDINGS {
+            self.findings.push(Finding { structure, layer, message });
+        } else {
+            self.more_findings += 1;
+        }
+    }
+}
+
+/// Who claimed a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    Layer(LayerId),
+    Table,
+}
+
+struct Check<'a> {
+    core: &'a Core,
+    table: &'a Table,
+    geometry: Geometry,
+    report: CheckReport,
+    claims: HashMap<PoolBlock, Claim>,
+    /// Pointers to ancestors' blocks: checked once all claims are in.
+    foreign: Vec<(LayerId, u64, PoolBlock)>,
+}
+
+/// One layer's walk.
+struct LayerWalk<'a> {
+    id: LayerId,
+    map: &'a LayerMap,
+    absorbed_from: Option<LayerId>,
+    own: [u64; 2],
+    inherited: [u64; 2],
+    /// What lies before this was freed by a walk, or has gone over to a child.
+    cursor: u64,
+}
+
+/// Checks a pool with all change shut out.
+pub(crate) fn check(core: &Core) -> Result<CheckReport> {
+    let state = core.checkpoints.lock();
+    let _alone = core.cut.write();
+    let table = core.table.read();
+    let geometry = core.pages.space.geometry();
+    let mut check = Check {
+        core,
+        table: &table,
+        geometry,
+        report: CheckReport::default(),
+        claims: HashMap::new(),
+        foreign: Vec::new(),
+    };
+    let (layer_table, space_map) = (state.layer_table.root, state.space_map.root);
+    check.table_pages("layer table", layer_table, TABLE_HEIGHT, 0)?;
+    check.table_pages("space map", space_map, TABLE_HEIGHT, 0)?;
+    let mut inherited: HashMap<LayerId, [u64; 2]> = HashMap::new();
+    let mut counted: HashMap<LayerId, [u64; 2]> = HashMap::new();
+    for (id, entry) in table.iter() {
+        check.layer(*id, entry, &mut counted, &mut inherited)?;
+    }
+    check.counts(&counted, &inherited);
+    check.foreign_blocks();
+    check.space(&state.held)?;
+    Ok(check.report)
+}
+
+impl Check<'_> {
+    /// A page behind a pointer, or a finding and nothing.
+    fn page(
+        &mut self,
+        structure: &'static str,
+        layer: Option<LayerId>,
+        pointer: BlockPtr,
+        at: &str,
+    ) -> Result<Option<Arc<Page>>> {
+        if !self.geometry.is_allocatable(pointer.block()) {
+            self.report.add(
+                structure,
+                layer,
+                format!("{at}: {} cannot hold a page", pointer.block()),
+            );
+            return Ok(None);
+        }
+        match self.core.attempt(|| self.core.pages.get(pointer)) {
+            Ok(page) => {
+                self.report.map_pages += 1;
+                Ok(Some(page))
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.report.add(structure, layer, format!("{at}: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn claim(&mut self, block: PoolBlock, claim: Claim, structure: &'static str, at: &str) {
+        let layer = match claim {
+            Claim::Layer(id) => Some(id),
+            Claim::Table => None,
+        };
+        if !self.geometry.is_allocatable(block) {
+            self.report.add(structure, layer, format!("{at}: {block} cannot be allocated"));
+            return;
+        }
+        if let Some(other) = self.claims.insert(block, claim) {
+            let who = match other {
+                Claim::Layer(id) => id.to_string(),
+                Claim::Table => "a table".to_owned(),
+            };
+            self.report.add(structure, layer, format!("{at}: {block} belongs to {who} as well"));
+        }
+    }
+
+    fn table_pages(
+        &mut self,
+        structure: &'static str,
+        pointer: BlockPtr,
+        level: u8,
+        start: u64,
+    ) -> Result<()> {
+        if pointer.is_null() {
+            return Ok(());
+        }
+        let at = format!("entry {start}, level {level}");
+        self.claim(pointer.block(), Claim::Table, structure, &at);
+        let Some(page) = self.page(structure, None, pointer, &at)? else { return Ok(()) };
+        if level == 0 || (level == 1 && structure == "space map") {
+            return Ok(());
+        }
+        for (index, below) in page.pointers().enumerate() {
+            let inside = start + to_u64(index) * span(level - 1);
+            self.table_pages(structure, below, level - 1, inside)?;
+        }
+        Ok(())
+    }
+
+    fn layer(
+        &mut self,
+        id: LayerId,
+        entry: &Entry,
+        counted: &mut HashMap<LayerId, [u64; 2]>,
+        inherited: &mut HashMap<LayerId, [u64; 2]>,
+    ) -> Result<()> {
+        self.report.layers += 1;
+        if let Some(origin) = entry.meta.origin {
+            match self.table.get(origin) {
+                Err(_) => self.report.add(
+                    "layer table",
+                    Some(id),
+                    format!("it stands on {origin}, which is not there"),
+                ),
+                Ok(origin_entry) => self.origin(id, entry, origin, origin_entry),
+            }
+        }
+        let map = entry.layer.map.read();
+        let mut walk = LayerWalk {
+            id,
+            map: &map,
+            absorbed_from: map.absorption.as_ref().map(|(_, origin)| origin.id),
+            own: [0; 2],
+            inherited: [0; 2],
+            cursor: entry.meta.cursor.get(),
+        };
+        self.visit(&mut walk, map.tree.root, map.tree.height, 0)?;
+        counted.insert(id, walk.own);
+        if let Some(origin) = walk.absorbed_from {
+            inherited.insert(origin, walk.inherited);
+        }
+        self.report.data_blocks += walk.own[0] + walk.inherited[0];
+        Ok(())
+    }
+
+    fn origin(&mut self, id: LayerId, entry: &Entry, origin: LayerId, origin_entry: &Entry) {
+        let base = entry.layer.map.read().base;
+        let origin_map = origin_entry.layer.map.read();
+        if !origin_map.sealed || origin_map.seal_epoch != base {
+            self.report.add(
+                "layer table",
+                Some(id),
+                format!(
+                    "its base epoch is {}, but {origin} was sealed in {}",
+                    base.get(),
+                    origin_map.seal_epoch.get()
+                ),
+            );
+        }
+    }
+
+    /// Visits a subtree of a layer's map. Depth is that of the map, at most 5.
+    fn visit(
+        &mut self,
+        walk: &mut LayerWalk<'_>,
+        pointer: BlockPtr,
+        level: u8,
+        start: u64,
+    ) -> Result<()> {
+        let end = start + span(level);
+        if pointer.is_null() || end <= walk.cursor {
+            return Ok(());
+        }
+        let at = format!("block {start}, level {level}");
+        let expected = if level == 0 { PointerKind::Data } else { PointerKind::Page };
+        if pointer.kind() != Some(expected) {
+            self.report.add("map", Some(walk.id), format!("{at}: a pointer of the wrong kind"));
+            return Ok(());
+        }
+        if pointer.birth() > self.core.epoch() {
+            let birth = pointer.birth().get();
+            self.report.add(
+                "map",
+                Some(walk.id),
+                format!("{at}: born in epoch {birth}, still to come"),
+            );
+        }
+        if level == 0 && start >= walk.map.size_blocks {
+            self.report.add("map", Some(walk.id), format!("{at}: past the end of the device"));
+        }
+        let kind = usize::from(level > 0);
+        match walk.map.ownership().of(pointer.birth(), end) {
+            Owner::Ancestor => {
+                self.foreign.push((walk.id, start, pointer.block()));
+                return self.visit_straddling(walk, pointer, level, start);
+            }
+            Owner::Own => {
+                walk.own[kind] += 1;
+                self.claim(pointer.block(), Claim::Layer(walk.id), "map", &at);
+            }
+            Owner::Inherited => {
+                walk.inherited[kind] += 1;
+                let owner = walk.absorbed_from.unwrap_or(walk.id);
+                self.claim(pointer.block(), Claim::Layer(owner), "map", &at);
+            }
+        }
+        if level == 0 {
+            return Ok(());
+        }
+        let Some(page) = self.page("map", Some(walk.id), pointer, &at)? else { return Ok(()) };
+        if page.is_empty() {
+            self.report.add("map", Some(walk.id), format!("{at}: an empty page"));
+        }
+        for (index, below) in page.pointers().enumerate() {
+            self.visit(walk, below, level - 1, start + to_u64(index) * span(level - 1))?;
+        }
+        Ok(())
+    }
+
+    /// A page of the origin that is being taken over, with the cursor inside its range: the page is still
+    /// the origin's, but what it leads to before the cursor is the layer's.
+    fn visit_straddling(
+        &mut self,
+        walk: &mut LayerWalk<'_>,
+        pointer: BlockPtr,
+        level: u8,
+        start: u64,
+    ) -> Result<()> {
+        let Some((absorption, _)) = &walk.map.absorption else { return Ok(()) };
+        let cursor = absorption.cursor.get();
+        if level == 0 || start >= cursor || pointer.birth() <= absorption.base {
+            return Ok(());
+        }
+        let at = format!("block {start}, level {level}");
+        let Some(page) = self.page("map", Some(walk.id), pointer, &at)? else { return Ok(()) };
+        for (index, below) in page.pointers().enumerate() {
+            let inside = start + to_u64(index) * span(level - 1);
+            if inside < cursor {
+                self.visit(walk, below, level - 1, inside)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn counts(
+        &mut self,
+        counted: &HashMap<LayerId, [u64; 2]>,
+        inherited: &HashMap<LayerId, [u64; 2]>,
+    ) {
+        for (id, entry) in self.table.iter() {
+            let own = counted.get(id).copied().unwrap_or_default();
+            let through_child = inherited.get(id).copied().unwrap_or_default();
+            let found = (own[0] + through_child[0], own[1] + through_child[1]);
+            let booked = entry.layer.own_blocks();
+            if found != booked {
+                self.report.add(
+                    "count",
+                    Some(*id),
+                    format!(
+                        "it owns {} blocks and {} pages, its record says {} and {}",
+                        found.0, found.1, booked.0, booked.1
+                    ),
+                );
+            }
+        }
+        let booked = self.core.data_blocks.load(Ordering::Relaxed);
+        if booked != self.report.data_blocks.cast_signed() {
+            self.report.add(
+                "count",
+                None,
+                format!(
+                    "{} blocks of data were found, the pool says {booked}",
+                    self.report.data_blocks
+                ),
+            );
+        }
+    }
+
+    fn foreign_blocks(&mut self) {
+        for (id, start, block) in std::mem::take(&mut self.foreign) {
+            let owner = match self.claims.get(&block) {
+                Some(Claim::Layer(owner)) => Some(*owner),
+                _ => None,
+            };
+            let is_ancestor = owner.is_some_and(|owner| self.is_ancestor(owner, id));
+            if !is_ancestor {
+                self.report.add(
+                    "map",
+                    Some(id),
+                    format!("block {start}: {block} belongs to none of its ancestors"),
+                );
+            }
+        }
+    }
+
+    fn is_ancestor(&self, ancestor: LayerId, id: LayerId) -> bool {
+        let mut at = id;
+        let mut seen = BTreeSet::new();
+        while let Some(origin) = self.table.get(at).ok().and_then(|entry| entry.meta.origin) {
+            if origin == ancestor {
+                return true;
+            }
+            if !seen.insert(origin) {
+                return false;
+            }
+            at = origin;
+        }
+        false
+    }
+
+    fn space(&mut self, _held: &std::collections::VecDeque<Vec<PoolBlock>>) -> Result<()> {
+        let space = &self.core.pages.space;
+        let mut used = 0;
+        for index in 0..self.geometry.group_count() {
+            let group = GroupIndex::new(index);
+            let first = group.first_block().get();
+            let last = first + self.geometry.blocks_in(group);
+            let fixed = first + self.geometry.fixed_in(group);
+            let claimed =
+                (fixed..last).any(|block| self.claims.contains_key(&PoolBlock::new(block)));
+            if !claimed && space.saved_pointer(group).is_null() && space.is_empty_group(group) {
+                continue;
+            }
+            for block in (fixed..last).map(PoolBlock::new) {
+                let in_use = match self.core.attempt(|| space.is_used(block)) {
+                    Ok(in_use) => in_use,
+                    Err(error) if error.kind() == ErrorKind::Corrupt => {
+                        self.report.add("bitmap", None, error.to_string());
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                };
+                used += u64::from(in_use);
+                let claim = self.claims.get(&block).copied();
+                match (claim, in_use) {
+                    (None, true) => {
+                        self.report.add("bitmap", None, format!("{block} is in use by nobody"));
+                    }
+                    (Some(Claim::Layer(id)), false) => {
+                        self.report.add("bitmap", Some(id), format!("{block} is in use, but free"));
+                    }
+                    (Some(Claim::Table), false) => {
+                        self.report.add(
+                            "bitmap",
+                            None,
+                            format!("{block} is in use by a table, but free"),
+                        );
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let booked = space.counts().used;
+        if used != booked && self.report.findings.is_empty() {
+            self.report.add(
+                "count",
+                None,
+                format!("{used} blocks are in use, the pool says {booked}"),
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Where a request's blocks lie: memory only.
+
+use crate::core::Core;
+use crate::format::pointer::{BlockPtr, PointerKind};
+use crate::layers::layer::LayerMap;
+use crate::map::page::index_at;
+use crate::need::{Attempt, Need};
+use crate::types::{LogicalBlock, PoolBlock};
+
+/// A stretch of a read: contiguous in the pool, or nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReadPiece {
+    pub(super) count: u64,
+    /// None: a hole, which reads as zeroes.
+    pub(super) block: Option<PoolBlock>,
+}
+
+/// A stretch of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WritePiece {
+    /// The layer's own blocks, contiguous in the pool: overwritten where they are.
+    InPlace { count: u64, block: PoolBlock },
+    /// Blocks that are not there yet, or an ancestor's, or named in an unsettled batch: written anew.
+    New { count: u64 },
+}
+
+fn data_block(pointer: BlockPtr) -> Attempt<Option<PoolBlock>> {
+    match pointer.kind() {
+        _ if pointer.is_null() => Ok(None),
+        Some(PointerKind::Data) => Ok(Some(pointer.block())),
+        _ => Err(Need::Corrupt {
+            what: format!("a map entry to {} that is no data", pointer.block()),
+        }),
+    }
+}
+
+impl Core {
+    /// Calls `visit` with the pointer of each block from `from` on, `count` at most, until it says stop.
+    fn each_pointer(
+        &self,
+        map: &LayerMap,
+        from: LogicalBlock,
+        count: u64,
+        mut visit: impl FnMut(u64, BlockPtr) -> Attempt<bool>,
+    ) -> Attempt<()> {
+        let end = from.get() + count;
+        let mut at = from.get();
+        while at < end {
+            let leaf = map.tree.leaf(&self.pages, LogicalBlock::new(at))?;
+            let leaf_end = (at / 256 + 1) * 256;
+            while at < end.min(leaf_end) {
+                let pointer =
+                    leaf.as_ref().map_or(BlockPtr::NULL, |leaf| leaf.pointer(index_at(1, at)));
+                if !visit(at, pointer)? {
+                    return Ok(());
+                }
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first stretch of a read of `count` blocks at `from`.
+    pub(super) fn resolve_read(
+        &self,
+        map: &LayerMap,
+        from: LogicalBlock,
+        count: u64,
+    ) -> Attempt<ReadPiece> {
+        let mut piece = ReadPiece { count: 0, block: None };
+        self.each_pointer(map, from, count, |_, pointer| {
+            let block = data_block(pointer)?;
+            if piece.count == 0 {
+                piece.block = block;
+            } else if block != piece.block.map(|first| first.plus(piece.count)) {
+                return Ok(false);
+            }
+            piece.count += 1;
+            Ok(true)
+        })?;
+        Ok(piece)
+    }
+
+    /// The first stretch of a write of `count` blocks at `from`.
+    pub(super) fn resolve_write(
+        &self,
+        map: &LayerMap,
+        from: LogicalBlock,
+        count: u64,
+    ) -> Attempt<WritePiece> {
+        let ownership = map.ownership();
+        let mut own: Option<PoolBlock> = None;
+        let mut length = 0;
+        self.each_pointer(map, from, count, |logical, pointer| {
+            let block = data_block(pointer)?.filter(|block| {
+                ownership.owns(pointer.birth(), logical + 1)
+                    && !self.pages.space.is_unsettled(*block)
+            });
+            if length == 0 {
+                own = block;
+            } else if block != own.map(|first| first.plus(length)) {
+                return Ok(false);
+            }
+            length += 1;
+            Ok(true)
+        })?;
+        Ok(match own {
+            Some(block) => WritePiece::InPlace { count: length, block },
+            None => WritePiece::New { count: length },
+        })
+    }
+}

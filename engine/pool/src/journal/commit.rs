@@ -1,0 +1,175 @@
+//! Making things durable: one flush of the storage for all who wait.
+
+use parking_lot::{Condvar, Mutex};
+use thinstore_storage::{Error, ErrorKind, Result};
+
+use super::writer::{Released, Writer};
+use crate::core::Core;
+use crate::space::Extent;
+
+#[derive(Default)]
+struct Group {
+    running: bool,
+    /// Commits begun and commits ended.
+    begun: u64,
+    ended: u64,
+}
+
+/// Group commit: whoever comes while a commit runs waits for the next one, and one of those who wait
+/// runs it for all. (DeWitt et al., "Implementation Techniques for Main Memory Database Systems", 1984.)
+#[derive(Default)]
+pub(crate) struct GroupCommit {
+    group: Mutex<Group>,
+    ended: Condvar,
+}
+
+impl Core {
+    /// Makes durable all that was completed before this call: one journal write if there is something to
+    /// record, and one flush of the storage.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.check_writable()?;
+        let commit = &self.group_commit;
+        let mut group = commit.group.lock();
+        let mine = group.begun + 1;
+        while group.ended < mine {
+            if group.running {
+                commit.ended.wait(&mut group);
+                continue;
+            }
+            group.running = true;
+            group.begun += 1;
+            drop(group);
+            // Whatever went wrong, those who wait must hear of it.
+            let result = self.commit().map_err(|error| self.latch(error));
+            group = commit.group.lock();
+            group.running = false;
+            group.ended = group.begun;
+            commit.ended.notify_all();
+            result?;
+        }
+        drop(group);
+        self.check_latch()
+    }
+
+    fn commit(&self) -> Result<()> {
+        self.make_room_in_ring()?;
+        let mut writer = self.writer.lock();
+        let records = self.pending.take();
+        if !records.is_empty() || writer.can_settle() {
+            let staged = writer.stage(records);
+            self.check_ring(&writer)?;
+            self.write_journal(staged.position, &staged.bytes)?;
+        }
+        let durable = writer.after_flush();
+        self.sync_storage()?;
+        let released = writer.flushed(durable);
+        drop(writer);
+        self.release(released);
+        Ok(())
+    }
+
+    /// Takes a checkpoint first where the ring is as full as it may get.
+    fn make_room_in_ring(&self) -> Result<()> {
+        let limit_sixteenths = if self.background { 7 } else { 6 };
+        let pending_bytes = self.pending.length_bytes();
+        let crowded = {
+            let writer = self.writer.lock();
+            if self.background && writer.is_past(5, pending_bytes) {
+                self.maintenance.wake();
+            }
+            writer.is_past(limit_sixteenths, pending_bytes) || self.has_too_many_dirty_pages()
+        };
+        if crowded { self.checkpoint() } else { Ok(()) }
+    }
+
+    /// Writes pending records to the ring without a flush, so that they do not pile up in memory between
+    /// flushes. Called with no lock held.
+    pub(crate) fn spill_if_long(&self) -> Result<()> {
+        if self.pending.length_bytes() * 16 < self.ring.blocks * crate::types::BLOCK_BYTES
+            && !self.has_too_many_dirty_pages()
+        {
+            return Ok(());
+        }
+        self.make_room_in_ring()?;
+        let mut writer = self.writer.lock();
+        let records = self.pending.take();
+        if records.is_empty() {
+            return Ok(());
+        }
+        let staged = writer.stage(records);
+        self.check_ring(&writer)?;
+        self.write_journal(staged.position, &staged.bytes)
+    }
+
+    /// The last line of defence: a batch is never written over one that a superblock needs.
+    pub(crate) fn check_ring(&self, writer: &Writer) -> Result<()> {
+        if writer.overruns_now() {
+            return Err(self.latch(self.corrupt("the journal overran its ring")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_journal(&self, position: u64, bytes: &[u8]) -> Result<()> {
+        self.ring.write(&*self.storage, position, bytes).map_err(|source| {
+            self.latch(Error::io(format!("cannot write the journal of {}", self.name), source))
+        })
+    }
+
+    /// Flushes the storage; a failure latches the pool, for after it nobody can say what is on the disk.
+    pub(crate) fn sync_storage(&self) -> Result<()> {
+        self.storage
+            .sync()
+            .map_err(|source| self.latch(Error::io(format!("cannot flush {}", self.name), source)))
+    }
+
+    /// Settled blocks may be overwritten in place; freed ones are given back to the host where that was
+    /// asked for, and then to the pool.
+    pub(crate) fn release(&self, released: Released) {
+        for extent in released.named {
+            self.pages.space.settle(extent);
+        }
+        let mut punched: Vec<Extent> = released
+            .freed
+            .iter()
+            .filter(|freed| freed.punch && self.punch_holes)
+            .map(|freed| freed.extent)
+            .collect();
+        punched.sort_by_key(|extent| extent.start);
+        let mut joined = Vec::with_capacity(punched.len());
+        for extent in punched {
+            Extent::push_joined(&mut joined, extent);
+        }
+        for extent in joined {
+            let length_bytes = u64::from(extent.count) * crate::types::BLOCK_BYTES;
+            if let Err(error) = self.storage.punch_hole(extent.start.offset_bytes(), length_bytes) {
+                // The space stays with the pool: nothing is lost but the host's room.
+                tracing::warn!("cannot give {} back to the host: {error}", extent.start);
+            }
+        }
+        for freed in released.freed {
+            self.pages.space.release(freed.extent);
+            self.note_released(u64::from(freed.extent.count));
+        }
+    }
+
+    /// Settles what is durable and not settled yet: two flushes at the most.
+    pub(crate) fn settle(&self) -> Result<()> {
+        for _ in 0..2 {
+            if !self.writer.lock().has_outstanding() && self.pending.length_bytes() == 0 {
+                break;
+            }
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("{} is open read-only", self.name),
+            ));
+        }
+        self.check_latch()
+    }
+}

@@ -1,0 +1,66 @@
+//! Documents: bytes that belong to a layer, such as an image's configuration, kept as a small sealed
+//! device that the layer's record names. So they stand under the same journal, checksums and rules of
+//! deletion as everything else.
+
+use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
+
+use super::change::{NewLayer, usage, whole_blocks_bytes};
+use crate::convert::{to_u64, to_usize};
+use crate::pool::Pool;
+use crate::types::{BLOCK_LENGTH, LayerId, Namespace};
+
+/// The longest document: 64 MiB.
+pub(crate) const DOCUMENT_BYTES: usize = 64 << 20;
+
+impl Pool {
+    /// Stores bytes (up to 64 MiB) as a small sealed device, to be named in a transaction; it is gone at
+    /// the next open unless that happens.
+    pub fn store_document(&self, bytes: &[u8]) -> Result<LayerId> {
+        if bytes.len() > DOCUMENT_BYTES {
+            return Err(usage(format!(
+                "a document of {} bytes cannot be stored: the longest has {DOCUMENT_BYTES}",
+                bytes.len()
+            )));
+        }
+        let new = NewLayer {
+            namespace: Namespace::INTERNAL,
+            size_bytes: Some(whole_blocks_bytes(bytes.len())),
+            transient: true,
+            ..NewLayer::default()
+        };
+        let id = self.core().create_layer(&new, to_u64(bytes.len()))?;
+        let stored = (|| {
+            let device = self.device(id)?;
+            let mut padded = bytes.to_vec();
+            padded.resize(bytes.len().max(1).next_multiple_of(BLOCK_LENGTH), 0);
+            device.write(0, &padded)?;
+            drop(device);
+            self.seal(id)
+        })();
+        if let Err(error) = stored {
+            // The error above says more than one from here; and what stays is transient.
+            let _ = self.remove(id);
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// A layer's document, if it has one.
+    pub fn document(&self, id: LayerId) -> Result<Option<Vec<u8>>> {
+        let (document, length) = {
+            let table = self.core().table.read();
+            let Some(document) = table.get(id)?.meta.document else { return Ok(None) };
+            (document, to_usize(table.get(document)?.meta.content_bytes))
+        };
+        if length > DOCUMENT_BYTES {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("the document of {id} says that it has {length} bytes"),
+            ));
+        }
+        let device = self.device(document)?;
+        let mut bytes = vec![0; length];
+        device.read(0, &mut bytes)?;
+        Ok(Some(bytes))
+    }
+}

@@ -1,0 +1,194 @@
+//! Freeing what removed layers leave behind, in portions, in the order of their blocks.
+//!
+//!  - A removed layer without children is walked, and what it owns is freed.
+//!  - One with a single child is taken over by it: what the child does not see is freed, the rest changes
+//!    its owner by a change of the child's `base_epoch`.
+//!  - With several children, what none of them sees is freed. Such an entry stands in a page that no child
+//!    shares, so it is taken out like a discard.
+//!
+//! Each portion is one record: where the walk has come to. Replay repeats the walk up to there, from the
+//! pages that the checkpoint kept. What a portion frees is reusable once its record is settled.
+
+use std::sync::Arc;
+
+use thinstore_storage::Result;
+
+use super::layer::Layer;
+use crate::core::Core;
+use crate::format::record::Record;
+use crate::map::tree::Tree;
+use crate::map::walk::{Portion, own_blocks, tree_end};
+use crate::types::{LayerId, LogicalBlock};
+
+/// Blocks that a portion frees, give or take a leaf.
+const PORTION_BLOCKS: usize = 16_384;
+
+/// What can be done about a removed layer now.
+enum Work {
+    Delete,
+    Absorb,
+    Trim,
+}
+
+impl Core {
+    /// After a removal: the maintenance thread does the rest, or this thread where there is none.
+    pub(crate) fn reclaim_soon(&self) -> Result<()> {
+        if self.background {
+            self.maintenance.wake();
+            return Ok(());
+        }
+        self.reclaim_all()
+    }
+
+    /// Frees all that can be freed now.
+    pub(crate) fn reclaim_all(&self) -> Result<()> {
+        while self.reclaim_portion()? {}
+        Ok(())
+    }
+
+    /// One portion of one layer. False: there is nothing to do.
+    pub(crate) fn reclaim_portion(&self) -> Result<bool> {
+        let _one = self.reclaiming.lock();
+        let Some((id, work)) = self.next_work() else { return Ok(false) };
+        match work {
+            Work::Delete | Work::Absorb => self.walk_portion(id, &work)?,
+            Work::Trim => self.trim(id)?,
+        }
+        self.spill_if_long()?;
+        Ok(true)
+    }
+
+    fn next_work(&self) -> Option<(LayerId, Work)> {
+        let mut table = self.table.write();
+        let mut idle = Vec::new();
+        let mut chosen = None;
+        for id in table.reclaimable.iter().copied() {
+            let mut children = table.children(id);
+            let Ok(entry) = table.get(id) else { continue };
+            let (first, second) = (children.next(), children.next());
+            // A layer that still takes over its own origin must come to the end of that first.
+            let is_absorbing_origin = entry.layer.map.read().absorption.is_some();
+            let work = match (first, second) {
+                (None, _) => Some(Work::Delete),
+                (Some(_), _) if is_absorbing_origin => continue,
+                (Some(child), None) => match table.get(child) {
+                    // It goes itself: what it owns is freed first.
+                    Ok(child) if child.meta.deleting => continue,
+                    _ => Some(Work::Absorb),
+                },
+                _ if entry.meta.trimmed => None,
+                _ => Some(Work::Trim),
+            };
+            match work {
+                Some(work) => {
+                    chosen = Some((id, work));
+                    break;
+                }
+                None => idle.push(id),
+            }
+        }
+        for id in idle {
+            table.reclaimable.remove(&id);
+        }
+        chosen
+    }
+
+    fn walk_portion(&self, id: LayerId, work: &Work) -> Result<()> {
+        self.attempt(|| {
+            let _shared = self.cut.read();
+            let mut table = self.table.write();
+            let (step, record) = match work {
+                Work::Delete => {
+                    let step = self.apply_delete_walk(&mut table, id, None, PORTION_BLOCKS)?;
+                    let record = Record::DeleteWalk { layer: id, cursor: step.cursor };
+                    (step, record)
+                }
+                _ => {
+                    let step = self.apply_absorb_walk(&mut table, id, None, PORTION_BLOCKS)?;
+                    let record = Record::AbsorbWalk { layer: id, cursor: step.cursor };
+                    (step, record)
+                }
+            };
+            self.note_freed(step.freed.iter().map(|extent| u64::from(extent.count)).sum());
+            self.pending.append(&[record], &[], &step.freed, true);
+            Ok(())
+        })
+    }
+
+    /// Frees what no child of a hidden layer sees.
+    fn trim(&self, id: LayerId) -> Result<()> {
+        let mut from = LogicalBlock::new(0);
+        loop {
+            let found = self.attempt(|| {
+                let table = self.table.read();
+                let Ok(entry) = table.get(id) else { return Ok(None) };
+                let layer = Arc::clone(&entry.layer);
+                let children: Vec<Arc<Layer>> = table
+                    .children(id)
+                    .filter_map(|child| table.get(child).ok().map(|child| Arc::clone(&child.layer)))
+                    .collect();
+                let map = layer.map.read();
+                let child_maps: Vec<_> = children.iter().map(|child| child.map.read()).collect();
+                let trees: Vec<Tree> = child_maps.iter().map(|map| map.tree).collect();
+                let end = tree_end(&map.tree);
+                let portion = Portion { from, until: end, most_blocks: PORTION_BLOCKS };
+                let found = own_blocks(&self.pages, &map.tree, &map.ownership(), &trees, portion)?;
+                drop(map);
+                Ok(Some((Arc::clone(&layer), found, end)))
+            })?;
+            let Some((layer, found, end)) = found else { return Ok(()) };
+            let mut runs: Vec<(u64, u64)> = Vec::new();
+            for (logical, _) in &found.data {
+                match runs.last_mut() {
+                    Some((start, count)) if *start + *count == logical.get() => *count += 1,
+                    _ => runs.push((logical.get(), 1)),
+                }
+            }
+            for (start, count) in runs {
+                // Nobody can come to see these blocks meanwhile: a child that let one go never gets it back.
+                self.unmap_range(&layer, LogicalBlock::new(start), start + count)?;
+            }
+            from = LogicalBlock::new(found.next);
+            if from >= end {
+                break;
+            }
+        }
+        let _shared = self.cut.read();
+        let mut table = self.table.write();
+        if table.get(id).is_ok() {
+            self.attempt(|| self.apply_trimmed(&mut table, id))?;
+            self.pending.append(&[Record::Trimmed { layer: id }], &[], &[], false);
+        }
+        Ok(())
+    }
+
+    /// Takes a range of blocks out of a layer's map, step by step.
+    pub(crate) fn unmap_range(&self, layer: &Layer, from: LogicalBlock, end: u64) -> Result<()> {
+        let mut at = from;
+        while at.get() < end {
+            at = self.attempt(|| {
+                let _shared = self.cut.read();
+                let mut map = layer.map.write();
+                let mut freed = Vec::new();
+                let step = self.apply_unmap_step(layer, &mut map, at, end, &mut freed)?;
+                if step.changed {
+                    self.note_freed(freed.iter().map(|extent| u64::from(extent.count)).sum());
+                    let count = step.next.get() - at.get();
+                    let record = Record::Unmap { layer: layer.id, logical: at, count };
+                    self.pending.append(&[record], &[], &freed, true);
+                }
+                Ok(step.next)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing that was removed or freed before this call is pending.
+    pub(crate) fn wait_for_frees(&self) -> Result<()> {
+        self.reclaim_all()?;
+        self.settle()?;
+        self.checkpoint_twice()?;
+        // What the portions above put down last is settled by now; the checkpoint may have freed more.
+        self.settle()
+    }
+}

@@ -1,0 +1,89 @@
+//! The thread that does what can wait: checkpoints before the ring is full, walks over removed layers, and
+//! settling when nothing else goes on.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::core::Core;
+
+/// How long nothing must be recorded before the rest is settled.
+const IDLE: Duration = Duration::from_millis(200);
+
+#[derive(Default)]
+struct State {
+    woken: bool,
+    stopping: bool,
+}
+
+/// How the pool speaks to its thread.
+#[derive(Default)]
+pub(crate) struct Maintenance {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Maintenance {
+    /// There is something to do.
+    pub(crate) fn wake(&self) {
+        self.state.lock().woken = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopping = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for a wake or an idle moment. None: stop. True: woken.
+    fn wait(&self) -> Option<bool> {
+        let mut state = self.state.lock();
+        if !state.woken && !state.stopping {
+            self.changed.wait_for(&mut state, IDLE);
+        }
+        (!state.stopping).then(|| std::mem::take(&mut state.woken))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.state.lock().stopping
+    }
+}
+
+/// Starts the thread of a pool.
+pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<JoinHandle<()>> {
+    let core = Arc::clone(core);
+    std::thread::Builder::new().name("pool-maintenance".to_owned()).spawn(move || run(&core))
+}
+
+fn run(core: &Core) {
+    let mut last_sequence = 0;
+    while let Some(woken) = core.maintenance.wait() {
+        if let Err(error) = tend(core, woken, &mut last_sequence) {
+            // The pool is latched, or full: whoever uses it next is told.
+            tracing::warn!("maintenance of {}: {error}", core.name);
+            if core.check_latch().is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn tend(core: &Core, woken: bool, last_sequence: &mut u64) -> thinstore_storage::Result<()> {
+    let pending_bytes = core.pending.length_bytes();
+    let (crowded, sequence) = {
+        let writer = core.writer.lock();
+        (writer.is_past(5, pending_bytes), writer.position().sequence)
+    };
+    if crowded || core.has_too_many_dirty_pages() {
+        core.checkpoint()?;
+    }
+    while !core.maintenance.is_stopping() && core.reclaim_portion()? {}
+    let idle = !woken && sequence == *last_sequence;
+    *last_sequence = sequence;
+    if idle {
+        core.settle()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! Work in memory that finds something missing says what it needs, and changes nothing: the caller
+//! lets its locks go, brings it, and tries again. So no lock is held while a page is read.
+
+use crate::format::geometry::GroupIndex;
+use crate::format::pointer::BlockPtr;
+
+/// What an attempt lacked.
+#[derive(Debug)]
+pub(crate) enum Need {
+    /// A page that is not in the cache.
+    Page(BlockPtr),
+    /// A group's bitmap that is not in memory.
+    Group(GroupIndex),
+    /// Space in the pool.
+    Room,
+    /// A layer that is not there.
+    Missing(thinstore_storage::Error),
+    /// Nothing will help: something on the disk is wrong.
+    Corrupt {
+        /// What, in words that end a sentence.
+        what: String,
+    },
+}
+
+/// The outcome of work in memory.
+pub(crate) type Attempt<T> = Result<T, Need>;

@@ -1,0 +1,324 @@
+//! Loss of power at every write and every flush of random scenarios. What was acknowledged is there; what
+//! was not is old, or one of the values written since; a snapshot is a state that its origin had; `check`
+//! finds nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::as_conversions)]
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use thinstore_pool::{BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions};
+use thinstore_storage::{BlockDevice, CrashImage, CrashPolicy, SimulatedDisk, Storage};
+
+const POOL_BYTES: u64 = 8 << 20;
+const DEVICE_BLOCKS: u64 = 700;
+const NAMES: Namespace = Namespace(1);
+const SECTOR: usize = 512;
+
+/// A small generator with a seed (xorshift64*; Vigna, 2016).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        (self.next() >> 11) % limit
+    }
+}
+
+/// What a value looks like: 0 is a hole.
+fn block_of(value: u64) -> Vec<u8> {
+    if value == 0 {
+        return vec![0; 4096];
+    }
+    let mut random = Random(value.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    (0..512).flat_map(|_| random.next().to_le_bytes()).collect()
+}
+
+/// The values that a block may have: the durable one, then those written since.
+type Values = Vec<u64>;
+
+#[derive(Clone, Default)]
+struct ModelLayer {
+    sealed: bool,
+    blocks: BTreeMap<u64, Values>,
+    /// Its making, or its removal, was not acknowledged.
+    uncertain: bool,
+}
+
+/// What may be found after a crash at this moment.
+#[derive(Clone, Default)]
+struct Model {
+    layers: BTreeMap<String, ModelLayer>,
+}
+
+impl Model {
+    fn settle(&mut self) {
+        for layer in self.layers.values_mut() {
+            for values in layer.blocks.values_mut() {
+                values.drain(..values.len() - 1);
+            }
+        }
+    }
+}
+
+fn options() -> OpenOptions {
+    OpenOptions { background: false, cache_bytes: 1 << 20, ..OpenOptions::default() }
+}
+
+fn open(disk: SimulatedDisk) -> Pool {
+    Pool::open(Arc::new(disk), &options()).expect("a pool opens after a loss of power")
+}
+
+/// Looks at what a crash left.
+fn verify(image: &CrashImage, policy: CrashPolicy, model: &Model) {
+    let pool = open(image.disk(policy));
+    let report = pool.check().unwrap();
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    let mut found = BTreeMap::new();
+    for info in pool.layers().into_iter().filter(|info| info.namespace == NAMES) {
+        found.insert(info.name.clone(), info.id);
+    }
+    for (name, layer) in &model.layers {
+        match found.remove(name) {
+            Some(id) => verify_layer(&pool, id, name, layer),
+            None => assert!(layer.uncertain, "{name} is gone"),
+        }
+    }
+    assert!(found.is_empty(), "{found:?} should be gone");
+    drop(pool);
+}
+
+fn verify_layer(pool: &Pool, id: LayerId, name: &str, layer: &ModelLayer) {
+    let device = pool.device(id).unwrap();
+    let mut block_bytes = vec![0; 4096];
+    let hole = vec![0];
+    for block in 0..DEVICE_BLOCKS {
+        let values = layer.blocks.get(&block).unwrap_or(&hole);
+        device.read(block * BLOCK_BYTES, &mut block_bytes).unwrap();
+        let candidates: Vec<Vec<u8>> = values.iter().map(|value| block_of(*value)).collect();
+        let whole = candidates.contains(&block_bytes);
+        // A block that was written before may be torn between sectors; a new one is there or not.
+        let torn = values.iter().filter(|value| **value != 0).count() > 1
+            && block_bytes.chunks(SECTOR).enumerate().all(|(index, sector)| {
+                let range = index * SECTOR..(index + 1) * SECTOR;
+                candidates.iter().any(|candidate| &candidate[range.clone()] == sector)
+            });
+        assert!(whole || torn, "{name} block {block} is none of {values:?}");
+    }
+}
+
+struct Scenario {
+    pool: Pool,
+    model: Arc<Mutex<Model>>,
+    random: Random,
+    next_value: u64,
+    next_name: u64,
+}
+
+impl Scenario {
+    fn pick(&mut self, writable: bool) -> Option<(String, LayerId)> {
+        let names: Vec<String> = {
+            let model = self.model.lock();
+            let fits = |layer: &&ModelLayer| !(writable && layer.sealed);
+            model
+                .layers
+                .iter()
+                .filter(|(_, layer)| fits(layer))
+                .map(|(name, _)| name.clone())
+                .collect()
+        };
+        if names.is_empty() {
+            return None;
+        }
+        let index = self.random.below(u64::try_from(names.len()).unwrap());
+        let name = names[usize::try_from(index).unwrap()].clone();
+        let id = self.pool.find(NAMES, &name).unwrap();
+        Some((name, id))
+    }
+
+    fn new_layer(&mut self) -> NewLayer {
+        self.next_name += 1;
+        NewLayer {
+            namespace: NAMES,
+            name: format!("layer-{}", self.next_name),
+            ..NewLayer::default()
+        }
+    }
+
+    fn begin(&self, name: &str, layer: ModelLayer) {
+        self.model.lock().layers.insert(name.to_owned(), ModelLayer { uncertain: true, ..layer });
+    }
+
+    fn acknowledge(&self, name: &str) {
+        let mut model = self.model.lock();
+        model.layers.get_mut(name).unwrap().uncertain = false;
+        model.settle();
+    }
+
+    fn create(&mut self) {
+        let new = self.new_layer();
+        let name = new.name.clone();
+        self.begin(&name, ModelLayer::default());
+        self.pool.create_layer(new).unwrap();
+        self.acknowledge(&name);
+    }
+
+    fn write(&mut self) {
+        let Some((name, id)) = self.pick(true) else { return };
+        let start = match self.random.below(3) {
+            0 => self.random.below(8),
+            1 => 250 + self.random.below(12),
+            _ => self.random.below(DEVICE_BLOCKS - 20),
+        };
+        let count = 1 + self.random.below(12);
+        let mut data = Vec::new();
+        {
+            let mut model = self.model.lock();
+            let layer = model.layers.get_mut(&name).unwrap();
+            for block in start..start + count {
+                self.next_value += 1;
+                layer.blocks.entry(block).or_insert_with(|| vec![0]).push(self.next_value);
+                data.extend(block_of(self.next_value));
+            }
+        }
+        self.pool.device(id).unwrap().write(start * BLOCK_BYTES, &data).unwrap();
+    }
+
+    fn discard(&mut self) {
+        let Some((name, id)) = self.pick(true) else { return };
+        let start = self.random.below(DEVICE_BLOCKS - 300);
+        let count = 1 + self.random.below(300);
+        {
+            let mut model = self.model.lock();
+            for (_, values) in
+                model.layers.get_mut(&name).unwrap().blocks.range_mut(start..start + count)
+            {
+                values.push(0);
+            }
+        }
+        self.pool.device(id).unwrap().discard(start * BLOCK_BYTES, count * BLOCK_BYTES).unwrap();
+    }
+
+    fn flush(&mut self) {
+        let Some((_, id)) = self.pick(true) else { return };
+        self.pool.device(id).unwrap().flush().unwrap();
+        self.model.lock().settle();
+    }
+
+    fn state_of(&self, name: &str) -> ModelLayer {
+        let mut layer = self.model.lock().layers[name].clone();
+        layer.sealed = false;
+        for values in layer.blocks.values_mut() {
+            values.drain(..values.len() - 1);
+        }
+        layer
+    }
+
+    fn snapshot(&mut self) {
+        let Some((source, id)) = self.pick(false) else { return };
+        let new = self.new_layer();
+        let name = new.name.clone();
+        self.begin(&name, self.state_of(&source));
+        self.pool.snapshot(id, new).unwrap();
+        self.acknowledge(&name);
+    }
+
+    fn commit(&mut self) {
+        let Some((source, id)) = self.pick(true) else { return };
+        let new = self.new_layer();
+        let name = new.name.clone();
+        self.begin(&name, ModelLayer { sealed: true, ..self.state_of(&source) });
+        self.pool.seal_snapshot(id, new).unwrap();
+        self.acknowledge(&name);
+    }
+
+    fn remove(&mut self) {
+        let Some((name, id)) = self.pick(false) else { return };
+        self.model.lock().layers.get_mut(&name).unwrap().uncertain = true;
+        self.pool.remove(id).unwrap();
+        let mut model = self.model.lock();
+        model.layers.remove(&name);
+        model.settle();
+    }
+
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0 => self.create(),
+            1..=9 => self.write(),
+            10 => self.discard(),
+            11..=13 => self.flush(),
+            14..=15 => self.snapshot(),
+            16 => self.commit(),
+            17..=18 => self.remove(),
+            _ => self.pool.checkpoint().unwrap(),
+        }
+    }
+}
+
+/// Runs one scenario and looks at `looks` possible outcomes of a crash after each operation of the disk.
+/// Gives how many outcomes were looked at.
+fn search(seed: u64, steps: u32, looks: u64) -> u64 {
+    let disk = Arc::new(SimulatedDisk::new(POOL_BYTES));
+    let pool_options = PoolOptions {
+        size_bytes: POOL_BYTES,
+        allocation_run_bytes: 4096 << (seed % 9),
+        journal_bytes: Some(256 << 10),
+        default_device_size_bytes: DEVICE_BLOCKS * BLOCK_BYTES,
+        uuid: Some([3; 16]),
+    };
+    Pool::create(&*disk, &pool_options).unwrap();
+    let model = Arc::new(Mutex::new(Model::default()));
+    let cuts = Arc::new(AtomicU64::new(0));
+    // A look that fails must not unwind through the pool that is being watched: it is kept for later.
+    let failed = Arc::new(AtomicBool::new(false));
+    let pool = Pool::open(Arc::clone(&disk) as Arc<dyn Storage>, &options()).unwrap();
+    {
+        let (model, cuts, failed) = (Arc::clone(&model), Arc::clone(&cuts), Arc::clone(&failed));
+        disk.observe(move |_, image| {
+            let model = model.lock().clone();
+            for _ in 0..looks {
+                if failed.load(Ordering::Relaxed) {
+                    return;
+                }
+                let number = cuts.fetch_add(1, Ordering::Relaxed);
+                let policy = CrashPolicy::from_seed(if number % 4 == 0 {
+                    number % 3
+                } else {
+                    seed ^ number
+                });
+                let look = AssertUnwindSafe(|| verify(&image, policy, &model));
+                failed.store(catch_unwind(look).is_err(), Ordering::Relaxed);
+            }
+        });
+    }
+    let random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1);
+    let mut scenario = Scenario { pool, model, random, next_value: 0, next_name: 0 };
+    scenario.create();
+    for _ in 0..steps {
+        scenario.step();
+        if failed.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    scenario.pool.close().unwrap();
+    assert!(!failed.load(Ordering::Relaxed), "seed {seed} fails at cut {cuts:?}");
+    cuts.load(Ordering::Relaxed)
+}
+
+#[test]
+fn acknowledged_writes_and_layers_survive_any_loss_of_power() {
+    let mut cuts = 0;
+    for seed in 1..=24 {
+        cuts += search(seed, 60, 2);
+    }
+    assert!(cuts > 4000, "{cuts} cuts are too few to say anything");
+}
