@@ -1,0 +1,140 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{
+    check, commit, copy, demo, diff, export, import, init, inspect, manual, mount, remove, serve,
+    snapshot, usage,
+};
+use crate::output::Format;
+
+/// Block-level snapshot storage for containers.
+///
+/// Images become layers of thin devices in one pool; a container is a writable snapshot of a layer,
+/// made in a moment whatever its size, and costs only what it changes.
+#[derive(Debug, Parser)]
+#[command(name = "thinstore", version, propagate_version = true, max_term_width = 100)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// The store [default: /var/lib/thinstore for root, else $XDG_DATA_HOME/thinstore]
+    #[arg(long, global = true, value_name = "DIR", env = "THINSTORE_ROOT")]
+    pub root: Option<PathBuf>,
+    /// How to print
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
+    pub format: Format,
+    /// Print less: of lists only the names, of changes nothing
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a store (sparse: it takes from the disk what is used)
+    Init(init::Init),
+    /// Bring an image in
+    Import(import::Import),
+    /// List images
+    Images,
+    /// List the layers that images stand on
+    Layers,
+    /// Show who stands on whom, and what each one owns
+    Tree,
+    /// Make a container of an image, a layer or another container
+    Snapshot(snapshot::Snapshot),
+    /// List containers
+    Ls,
+    /// Mount a container on a folder
+    Mount(mount::Mount),
+    /// Unmount a container
+    Umount(mount::Named),
+    /// Give a container a block device, and print it
+    Attach(mount::Attach),
+    /// Take a container's block device away
+    Detach(mount::Named),
+    /// Make an image of what a container has now, also while it is mounted
+    Commit(commit::Commit),
+    /// Show what differs: A added, C changed, D deleted
+    Diff(diff::Diff),
+    /// Print a file of a container, image or layer
+    Cat(copy::Cat),
+    /// Copy files and folders out of a container or into it
+    Cp(copy::Cp),
+    /// Write a file system as a tar, or an image as an OCI archive
+    Export(export::Export),
+    /// Remove containers
+    Rm(remove::RemoveContainers),
+    /// Remove images, and the layers that nothing else needs
+    Rmi(remove::RemoveImages),
+    /// Describe containers, images or layers as JSON in Docker's shape
+    Inspect(inspect::Inspect),
+    /// Show who takes how much
+    Df(usage::Df),
+    /// Look at every structure of the pool; changes nothing
+    Check(check::Check),
+    /// Run the daemon
+    Serve(serve::Serve),
+    /// Go through the main job on a small image made on the spot
+    Demo(demo::Demo),
+    /// Print a script that completes commands in a shell
+    Completions(manual::Completions),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(manual::Man),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        let arguments = Arguments::try_parse_from(["thinstore", "ls", "--root", "/x", "-q"]);
+        let global = arguments.expect("good").global;
+        assert_eq!(global.root.as_deref(), Some(std::path::Path::new("/x")));
+        assert!(global.quiet && global.format == Format::Human);
+        let arguments = Arguments::try_parse_from(["thinstore", "--format", "json", "df", "-v"]);
+        assert!(arguments.expect("good").global.format == Format::Json);
+    }
+
+    #[test]
+    fn wrong_usage_is_told_from_good() {
+        for bad in [
+            &["thinstore"][..],
+            &["thinstore", "no-such-command"],
+            &["thinstore", "ls", "--no-such-option"],
+            &["thinstore", "init", "--size", "0.5G"],
+            &["thinstore", "snapshot", "a"],
+            &["thinstore", "rm"],
+            &["thinstore", "--format", "xml", "ls"],
+        ] {
+            assert!(Arguments::try_parse_from(bad).is_err(), "{bad:?}");
+        }
+        for good in [
+            &["thinstore", "init", "--size", "1G", "--allocation-run", "4K", "--device-size", "1G"]
+                [..],
+            &["thinstore", "import", "-", "--name", "x"],
+            &["thinstore", "mount", "c", "/m", "-v", "a:/b:ro", "--tmpfs", "/t", "--read-only"],
+            &["thinstore", "diff", "a", "b", "--blocks"],
+            &["thinstore", "export", "c", "-o", "f", "--oci"],
+            &["thinstore", "cp", "c:/a", "."],
+        ] {
+            assert!(Arguments::try_parse_from(good).is_ok(), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `export`
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use thinstore_storage::Error;
+use thinstore_store::types::{ExportFormat, ExportRequest};
+use thinstore_store::{Access, output_failed};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::PipedStdout;
+
+#[derive(Args, Debug)]
+pub struct Export {
+    /// A container, image or layer
+    name: String,
+    /// The file to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// An OCI archive with a layer for each layer, instead of one tar
+    #[arg(long)]
+    oci: bool,
+}
+
+impl Export {
+    pub fn run(self, context: &Context) -> Result<(), Failure> {
+        let format = if self.oci { ExportFormat::Oci } else { ExportFormat::Tar };
+        let request = ExportRequest { name: self.name, format };
+        match &self.output {
+            Some(path) if path.as_os_str() != "-" => to_file(context, &request, path),
+            _ => to_stdout(context, &request),
+        }
+    }
+}
+
+fn to_stdout(context: &Context, request: &ExportRequest) -> Result<(), Failure> {
+    if std::io::stdout().is_terminal() {
+        return Err(Failure::usage(
+            "an archive is not for a terminal; name a file with -o, or redirect the output",
+        ));
+    }
+    let mut stdout = PipedStdout::new();
+    let result = context.with_store(Access::Read, |store| Ok(store.export(request, &mut stdout)?));
+    stdout.finish(result)
+}
+
+/// The file gets its name when it is complete; until then there is only a temporary one beside it.
+fn to_file(context: &Context, request: &ExportRequest, path: &Path) -> Result<(), Failure> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let failed = |error| Error::io(format!("cannot write {}", path.display()), error);
+    let permissions: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    let mut file = tempfile::Builder::new()
+        .prefix(".thinstore-export-")
+        .permissions(permissions)
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    context.with_store(Access::Read, |store| {
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
+        store.export(request, &mut writer)?;
+        writer.flush().map_err(output_failed)?;
+        Ok(())
+    })?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    let written = serde_json::json!({"file": path.display().to_string()});
+    context.output.outcome(&written, || format!("wrote {}\n", path.display()))
+}

@@ -1,0 +1,58 @@
+//! The commands: each parses nothing but its own options, calls one operation, and prints the answer.
+
+pub mod check;
+pub mod commit;
+pub mod copy;
+pub mod demo;
+pub mod diff;
+pub mod export;
+pub mod import;
+pub mod init;
+pub mod inspect;
+mod listing;
+mod local_copy;
+pub mod manual;
+pub mod mount;
+pub mod remove;
+pub mod serve;
+pub mod snapshot;
+pub mod tree;
+pub mod usage;
+
+use std::process::ExitCode;
+
+use crate::arguments::Command;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Runs a command.
+pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Init(command) => command.run(context),
+        Command::Import(command) => command.run(context),
+        Command::Images => listing::images(context),
+        Command::Layers => listing::layers(context),
+        Command::Tree => tree::run(context),
+        Command::Snapshot(command) => command.run(context),
+        Command::Ls => listing::containers(context),
+        Command::Mount(command) => command.run(context),
+        Command::Umount(command) => command.unmount(context),
+        Command::Attach(command) => command.run(context),
+        Command::Detach(command) => command.detach(context),
+        Command::Commit(command) => command.run(context),
+        Command::Diff(command) => command.run(context),
+        Command::Cat(command) => command.run(context),
+        Command::Cp(command) => command.run(context),
+        Command::Export(command) => command.run(context),
+        Command::Rm(command) => command.run(context),
+        Command::Rmi(command) => command.run(context),
+        Command::Inspect(command) => command.run(context),
+        Command::Df(command) => command.run(context),
+        Command::Check(command) => return command.run(context),
+        Command::Serve(command) => command.run(context),
+        Command::Demo(command) => command.run(context),
+        Command::Completions(command) => command.run(context),
+        Command::Man(command) => command.run(context),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,91 @@
+//! `rm` and `rmi`
+
+use clap::Args;
+use serde::Serialize;
+use thinstore_storage::{Error, ErrorKind};
+use thinstore_store::types::{NameRequest, RemovedImage};
+use thinstore_store::{Access, Operations};
+
+use crate::context::Context;
+use crate::failure::{Failure, tell};
+use crate::text::counted;
+
+#[derive(Args, Debug)]
+pub struct RemoveContainers {
+    /// The containers
+    #[arg(required = true)]
+    names: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct RemovedContainer {
+    name: String,
+}
+
+impl RemoveContainers {
+    pub fn run(self, context: &Context) -> Result<(), Failure> {
+        let removed = remove_each(context, self.names, |store, request| {
+            store.remove_container(request)?;
+            Ok(RemovedContainer { name: request.name.clone() })
+        })?;
+        let human = || removed.done.iter().map(|one| format!("{}\n", one.name)).collect();
+        context.output.outcome(&removed.done, human)?;
+        removed.result()
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct RemoveImages {
+    /// The images
+    #[arg(required = true, value_name = "IMAGE")]
+    names: Vec<String>,
+}
+
+impl RemoveImages {
+    pub fn run(self, context: &Context) -> Result<(), Failure> {
+        let removed =
+            remove_each(context, self.names, |store, request| store.remove_image(request))?;
+        let line = |image: &RemovedImage| {
+            let layers = u64::try_from(image.layers.len()).unwrap_or(u64::MAX);
+            format!("{} and {}\n", image.name, counted(layers, "layer"))
+        };
+        context.output.outcome(&removed.done, || removed.done.iter().map(line).collect())?;
+        removed.result()
+    }
+}
+
+/// What was removed, and the first reason why something was not.
+struct Removed<T> {
+    done: Vec<T>,
+    first_failure: Option<ErrorKind>,
+}
+
+impl<T> Removed<T> {
+    fn result(&self) -> Result<(), Failure> {
+        match self.first_failure {
+            Some(kind) => Err(Failure::Told(kind)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Removes what can be removed, and tells of the rest as it comes.
+fn remove_each<T>(
+    context: &Context,
+    names: Vec<String>,
+    remove: impl Fn(&dyn Operations, &NameRequest) -> Result<T, Error>,
+) -> Result<Removed<T>, Failure> {
+    context.with_store(Access::Write, |store| {
+        let mut removed = Removed { done: Vec::new(), first_failure: None };
+        for name in names {
+            match remove(store, &NameRequest { name }) {
+                Ok(one) => removed.done.push(one),
+                Err(error) => {
+                    tell(&error, context.output.format());
+                    removed.first_failure.get_or_insert(error.kind());
+                }
+            }
+        }
+        Ok(removed)
+    })
+}

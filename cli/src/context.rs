@@ -1,0 +1,72 @@
+//! What every command has at hand: where the store is, and where the output goes.
+
+use std::path::{Path, PathBuf};
+
+use thinstore_storage::Result;
+use thinstore_store::{Access, Connection, DaemonCommand, Operations, connect};
+
+use crate::arguments::Global;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// The store of root's containers.
+const SYSTEM_ROOT: &str = "/var/lib/thinstore";
+
+/// What every command has at hand.
+pub struct Context {
+    pub root: PathBuf,
+    pub output: Output,
+}
+
+impl Context {
+    pub fn new(global: &Global) -> Context {
+        let root = match &global.root {
+            Some(root) if !root.as_os_str().is_empty() => root.clone(),
+            _ => default_root(),
+        };
+        Context { root, output: Output::new(global.format, global.quiet) }
+    }
+
+    /// Does something with the store, and closes it.
+    pub fn with_store<T>(
+        &self,
+        access: Access,
+        action: impl FnOnce(&dyn Operations) -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        with_store_at(&self.root, access, action)
+    }
+}
+
+/// Does something with the store at `root`, and closes it.
+pub fn with_store_at<T>(
+    root: &Path,
+    access: Access,
+    action: impl FnOnce(&dyn Operations) -> std::result::Result<T, Failure>,
+) -> std::result::Result<T, Failure> {
+    let connection: Connection = open(root, access)?;
+    let result = action(connection.operations());
+    let closed = connection.close();
+    let value = result?;
+    closed?;
+    Ok(value)
+}
+
+fn open(root: &Path, access: Access) -> Result<Connection> {
+    connect(root, access, &DaemonCommand::this_program())
+}
+
+fn default_root() -> PathBuf {
+    let variable = |name: &str| {
+        let value = std::env::var_os(name).map(PathBuf::from);
+        value.filter(|path| path.is_absolute())
+    };
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from(SYSTEM_ROOT);
+    }
+    let data = variable("XDG_DATA_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/share")));
+    match data {
+        Some(data) => data.join("thinstore"),
+        None => PathBuf::from(SYSTEM_ROOT),
+    }
+}

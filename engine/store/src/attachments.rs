@@ -1,0 +1,196 @@
+//! The block devices of containers: who is attached where, and where it is mounted.
+//!
+//! What the kernel says is the truth here. The only state of our own is the handles of the devices that
+//! are served, which have to live as long as the kernel can reach them, and a lock for each name, under
+//! which everything happens that changes how far a container is in use.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use thinstore_export::{Detached, DeviceNumber, Exporter, MountEntry, mounts};
+use thinstore_storage::{BlockDevice, Error, Result};
+
+use crate::layout::{Layout, make_private_directory};
+
+/// Where a container is.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// `/dev/loopN`.
+    pub(crate) device: PathBuf,
+    /// The device takes no writes.
+    pub(crate) read_only: bool,
+    /// Detached, but still held by somebody; goes when they let go.
+    pub(crate) deferred: bool,
+    /// Where its file system is mounted.
+    pub(crate) mount: Option<MountEntry>,
+}
+
+/// The block devices that this process serves.
+pub(crate) struct Attachments {
+    layout: Layout,
+    exporter: Mutex<Option<Arc<Exporter>>>,
+    handles: Mutex<HashMap<String, Arc<dyn BlockDevice>>>,
+    locks: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+}
+
+/// The number of a device node.
+pub(crate) fn device_number(device: &Path) -> Result<DeviceNumber> {
+    let metadata = std::fs::metadata(device).map_err(|error| {
+        Error::io(format!("cannot look at the device {}", device.display()), error)
+    })?;
+    Ok(DeviceNumber::from_raw(metadata.rdev()))
+}
+
+/// Can this kernel make block devices of ours? Root of a container has often neither FUSE nor loop devices.
+pub(crate) fn kernel_can_export() -> bool {
+    ["/dev/fuse", "/dev/loop-control"]
+        .iter()
+        .all(|node| std::fs::OpenOptions::new().read(true).write(true).open(node).is_ok())
+}
+
+impl Attachments {
+    pub(crate) fn new(layout: Layout) -> Attachments {
+        Attachments {
+            layout,
+            exporter: Mutex::new(None),
+            handles: Mutex::default(),
+            locks: Mutex::default(),
+        }
+    }
+
+    /// The lock of a container's name.
+    pub(crate) fn lock_of(&self, name: &str) -> Arc<Mutex<()>> {
+        let mut locks = self.locks.lock();
+        // those that nobody holds or waits for need not be kept
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        locks.entry(name.to_owned()).or_default().clone()
+    }
+
+    /// Cleans up what a process that was killed has left.
+    pub(crate) fn recover(&self) -> Result<()> {
+        let recovered = Exporter::recover(&self.layout.devices())?;
+        for device in &recovered.devices {
+            tracing::warn!(
+                name = device.name,
+                device = %device.loop_device.path().display(),
+                "a device of a daemon that was killed has been taken away"
+            );
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> Option<Arc<Exporter>> {
+        self.exporter.lock().clone()
+    }
+
+    fn started(&self) -> Result<Arc<Exporter>> {
+        let mut exporter = self.exporter.lock();
+        if let Some(exporter) = exporter.as_ref() {
+            return Ok(exporter.clone());
+        }
+        make_private_directory(&self.layout.run())?;
+        let started = Arc::new(Exporter::start(&self.layout.devices())?);
+        *exporter = Some(started.clone());
+        Ok(started)
+    }
+
+    /// Makes a block device of `open`'s device, or answers where it already is.
+    pub(crate) fn attach(
+        &self,
+        name: &str,
+        read_only: bool,
+        open: impl FnOnce() -> Result<Arc<dyn BlockDevice>>,
+    ) -> Result<PathBuf> {
+        let exporter = self.started()?;
+        self.drop_released(&exporter)?;
+        let known = self.handles.lock().get(name).cloned();
+        let device = match known {
+            Some(device) => device,
+            None => open()?,
+        };
+        let path = exporter.attach(name, device.clone(), read_only)?;
+        self.handles.lock().insert(name.to_owned(), device);
+        Ok(path)
+    }
+
+    /// Takes a block device away; true if there was one. What somebody else still holds goes when they
+    /// let go.
+    pub(crate) fn detach(&self, name: &str) -> Result<bool> {
+        let Some(exporter) = self.running() else { return Ok(false) };
+        match exporter.detach(name)? {
+            Detached::NotAttached => {
+                self.handles.lock().remove(name);
+                Ok(false)
+            }
+            Detached::Done => {
+                self.handles.lock().remove(name);
+                Ok(true)
+            }
+            Detached::Deferred(holders) => {
+                let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
+                tracing::warn!(name, "detached when they let go: {}", holders.join(", "));
+                Ok(true)
+            }
+        }
+    }
+
+    /// Lets go of the devices that the kernel cannot reach any more.
+    fn drop_released(&self, exporter: &Exporter) -> Result<()> {
+        let served: Vec<String> = exporter.list()?.into_iter().map(|device| device.name).collect();
+        self.handles.lock().retain(|name, _| served.contains(name));
+        Ok(())
+    }
+
+    /// Does the kernel reach any device?
+    pub(crate) fn any(&self) -> bool {
+        let Some(exporter) = self.running() else { return false };
+        if let Err(error) = self.drop_released(&exporter) {
+            tracing::warn!("{error}");
+        }
+        !self.handles.lock().is_empty()
+    }
+
+    /// Where each attached container is.
+    pub(crate) fn places(&self) -> Result<HashMap<String, Place>> {
+        let mut places = HashMap::new();
+        let Some(exporter) = self.running() else { return Ok(places) };
+        self.drop_released(&exporter)?;
+        let exported = exporter.list()?;
+        if exported.is_empty() {
+            return Ok(places);
+        }
+        let table = mounts()?;
+        for device in exported {
+            let number = device_number(&device.path)?;
+            let mut whole =
+                table.iter().filter(|entry| entry.device == number && entry.root == Path::new("/"));
+            let place = Place {
+                device: device.path,
+                read_only: device.read_only,
+                deferred: device.deferred,
+                mount: whole.next().cloned(),
+            };
+            places.insert(device.name, place);
+        }
+        Ok(places)
+    }
+
+    /// Where a container is; none if it is not attached.
+    pub(crate) fn place_of(&self, name: &str) -> Result<Option<Place>> {
+        Ok(self.places()?.remove(name))
+    }
+
+    /// Detaches everything and stops serving; what is mounted stays, and is an error.
+    pub(crate) fn shutdown(&self) -> Result<()> {
+        let mut running = self.exporter.lock();
+        if let Some(exporter) = running.as_ref() {
+            exporter.shutdown()?;
+        }
+        *running = None;
+        self.handles.lock().clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! Writing file systems out: as one tar, or as an OCI archive with a layer for each layer.
+
+use std::io::{BufWriter, Write};
+
+use thinstore_archive::{
+    Change, ChangeKind, Compression, OciArchiveWriter, TarWriter, WhiteoutNames, write_changes,
+    write_tree,
+};
+use thinstore_filesystem::{ChangeKind as TreeChangeKind, TreePath};
+use thinstore_pool::{LayerId, LayerInfo};
+use thinstore_storage::{Error, ErrorKind, Result};
+
+use crate::catalog::{Catalog, Target};
+use crate::document::{HistoryEntry, plain_config};
+use crate::layout::make_private_directory;
+use crate::listing::image_document;
+use crate::names::ImageName;
+use crate::store::Store;
+use crate::time::{now_unix_ns, rfc3339};
+use crate::types::{ExportFormat, ExportRequest};
+
+/// How much is gathered before it is written.
+const BUFFER_BYTES: usize = 256 << 10;
+
+impl Store {
+    pub(crate) fn write_export(
+        &self,
+        request: &ExportRequest,
+        output: &mut dyn Write,
+    ) -> Result<()> {
+        let target = self.catalog().resolve(&request.name, None)?;
+        self.with_still_devices(&[target], |catalog, devices| {
+            let device = match devices.first() {
+                Some(device) => *device,
+                None => catalog.device_of(target)?,
+            };
+            match request.format {
+                ExportFormat::Tar => self.write_tar(device, output),
+                ExportFormat::Oci => self.write_oci(catalog, target, device, output),
+            }
+        })
+    }
+
+    fn write_tar(&self, device: LayerId, output: &mut dyn Write) -> Result<()> {
+        let tree = self.ext4(device)?;
+        let output = BufWriter::with_capacity(BUFFER_BYTES, output);
+        let mut writer = TarWriter::new(output, WhiteoutNames::Plain);
+        write_tree(&tree, &TreePath::root(), &mut writer)?;
+        writer.finish()?.flush().map_err(crate::output_failed)
+    }
+
+    /// A container gets one more layer than its image: what it has changed.
+    fn write_oci(
+        &self,
+        catalog: &Catalog,
+        target: Target,
+        device: LayerId,
+        output: &mut dyn Write,
+    ) -> Result<()> {
+        make_private_directory(&self.layout().run())?;
+        let mut archive = OciArchiveWriter::new(&self.layout().run(), Compression::Gzip);
+        let mut chain: Vec<LayerId> = catalog
+            .visible_ancestry(catalog.device_of(target)?)
+            .into_iter()
+            .rev()
+            .map(|layer| layer.id)
+            .collect();
+        if let Target::Container(_) = target {
+            chain.push(device);
+        }
+        let bottom = chain.first().copied().unwrap_or(device);
+        let mut below = empty_base(catalog, bottom)?;
+        for layer in chain {
+            archive.add_layer(|output| self.write_layer(below, layer, output))?;
+            below = layer;
+        }
+        let (config, name) = self.exported_config(catalog, target)?;
+        let output = BufWriter::with_capacity(BUFFER_BYTES, output);
+        let (mut output, _) = archive.finish(config.as_bytes(), name.as_deref(), output)?;
+        output.flush().map_err(crate::output_failed)
+    }
+
+    fn write_layer(&self, below: LayerId, layer: LayerId, output: &mut dyn Write) -> Result<()> {
+        let changes: Vec<Change> = self
+            .tree_changes(below, layer)?
+            .into_iter()
+            .map(|change| Change {
+                kind: match change.kind {
+                    TreeChangeKind::Added => ChangeKind::Added,
+                    TreeChangeKind::Changed => ChangeKind::Modified,
+                    TreeChangeKind::Deleted => ChangeKind::Deleted,
+                },
+                path: change.path,
+            })
+            .collect();
+        let mut writer = TarWriter::new(output, WhiteoutNames::Refused);
+        write_changes(&self.ext4(layer)?, &changes, &mut writer)?;
+        writer.finish().map(drop)
+    }
+
+    /// The configuration to start from, and the image's name.
+    fn exported_config(
+        &self,
+        catalog: &Catalog,
+        target: Target,
+    ) -> Result<(String, Option<String>)> {
+        let of_image = |image: &LayerInfo| Ok(image_document(self.pool(), image)?.config);
+        let plain = || plain_config(&rfc3339(now_unix_ns()), &[], &HistoryEntry::default());
+        match target {
+            Target::Image(id) => {
+                let image = catalog.layer(id)?;
+                Ok((of_image(image)?, Some(image.name.clone())))
+            }
+            Target::Container(id) => {
+                let container = catalog.layer(id)?;
+                let config = match catalog.image_of(container) {
+                    Some(image) => of_image(image)?,
+                    None => plain(),
+                };
+                Ok((config, Some(ImageName::from_text(&container.name).to_string())))
+            }
+            Target::Layer(_) => Ok((plain(), None)),
+        }
+    }
+}
+
+/// The empty file system that a chain of layers begins with.
+fn empty_base(catalog: &Catalog, bottom: LayerId) -> Result<LayerId> {
+    let base = catalog.ancestry(bottom).into_iter().last().filter(|base| base.id != bottom);
+    base.map(|base| base.id).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Corrupt,
+            "the lowest layer stands on no empty file system; run 'thinstore check'",
+        )
+    })
+}

@@ -1,0 +1,301 @@
+//! Bringing images in.
+//!
+//! Order: the source is opened and named; each layer that the store does not have is written to a
+//! transient child of the layer below and sealed; one transaction then gives all of them their names
+//! and makes the image. Until that transaction there is nothing to see, and after a failure the
+//! transient layers are removed; after a crash the next open removes them.
+
+mod apply;
+mod template;
+mod tracker;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use thinstore_archive::{Image, ImageSource, SourceOptions};
+use thinstore_pool::{LayerId, NewLayer};
+use thinstore_storage::{Error, ErrorKind, Result};
+
+use crate::document::{ImageDocument, ImageLayer};
+use crate::kinds::{IMAGE, LAYER};
+use crate::layout::make_private_directory;
+use crate::listing::{count, own_bytes};
+use crate::names::{ImageName, digest_bytes};
+use crate::operations::{Input, Progress, ProgressEvent};
+use crate::store::Store;
+use crate::types::{ImportOutcome, ImportRequest};
+
+use apply::Method;
+use tracker::Tracker;
+
+/// A layer of an import: what the image says of it, and where it is in the pool.
+struct PlannedLayer {
+    chain_id: String,
+    diff_id: String,
+    /// None: it has to be written.
+    found: Option<LayerId>,
+}
+
+/// The layers that an import has made so far; removed when this is dropped before they are published.
+struct Unpublished<'a> {
+    store: &'a Store,
+    layers: Vec<LayerId>,
+}
+
+impl Drop for Unpublished<'_> {
+    fn drop(&mut self) {
+        self.store.abandon(&self.layers);
+    }
+}
+
+impl Store {
+    pub(crate) fn import_image(
+        &self,
+        request: &ImportRequest,
+        input: Option<Input>,
+        progress: Arc<dyn Progress>,
+    ) -> Result<ImportOutcome> {
+        let started = Instant::now();
+        let wanted = request.name.as_deref().map(ImageName::parse).transpose()?;
+        if let Some(name) = &wanted {
+            self.refuse_existing_image(name)?;
+        }
+        let image = self.open_source(request, input, wanted.as_ref(), &progress)?;
+        let name = match wanted {
+            Some(name) => name,
+            None => name_of(&request.source, &image)?,
+        };
+        // imports follow each other: two of one image would write its layers twice
+        let _importing = self.importing().lock();
+        self.refuse_existing_image(&name)?;
+        let plan = self.plan(&image);
+        let reused = plan.iter().filter(|layer| layer.found.is_some()).count();
+        progress.report(&ProgressEvent::Start {
+            name: name.to_string(),
+            layers: count(plan.len()),
+            total_bytes: total_bytes(&image, &plan),
+        });
+        let method = Method::choose(request.user_space);
+        let mut made = Unpublished { store: self, layers: Vec::new() };
+        let chain = self.write_layers(&image, &plan, &mut made, method, &progress)?;
+        if progress.cancelled() {
+            return Err(crate::interrupted("the import"));
+        }
+        let document = document_of(request, &image, &plan)?;
+        let new_bytes = self.sum_own(&made.layers)?;
+        self.publish_image(&name, &document, &plan, &chain, &mut made)?;
+        Ok(ImportOutcome {
+            name: name.to_string(),
+            id: document.id,
+            layers: count(plan.len()),
+            reused_layers: count(reused),
+            new_bytes,
+            size_bytes: self.sum_own(&chain)?,
+            elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            method: method.name().to_owned(),
+        })
+    }
+
+    fn sum_own(&self, layers: &[LayerId]) -> Result<u64> {
+        layers.iter().map(|layer| Ok(own_bytes(&self.pool().layer(*layer)?))).sum()
+    }
+
+    fn open_source(
+        &self,
+        request: &ImportRequest,
+        input: Option<Input>,
+        wanted: Option<&ImageName>,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Image> {
+        make_private_directory(&self.layout().run())?;
+        let options = SourceOptions::new(&self.layout().run());
+        let source = match input {
+            Some(input) if request.source == Path::new("-") => {
+                ImageSource::from_reader(input, &options)
+            }
+            _ if request.source == Path::new("-") => Err(Error::new(
+                ErrorKind::Usage,
+                "an import from '-' comes without input; send the archive with it",
+            )),
+            _ => ImageSource::open(&request.source, &options),
+        };
+        let opened = source.and_then(|source| {
+            let names = source.image_names();
+            // with several images in the source, the wanted name also says which
+            let chosen = names.iter().find(|name| {
+                names.len() > 1
+                    && wanted.is_some()
+                    && ImageName::parse(name).ok().as_ref() == wanted
+            });
+            source.image(chosen.map(String::as_str), &options)
+        });
+        match opened {
+            // whatever was said of a source that broke off: it was on purpose
+            Err(_) if progress.cancelled() => Err(crate::interrupted("the import")),
+            other => other,
+        }
+    }
+
+    fn plan(&self, image: &Image) -> Vec<PlannedLayer> {
+        let chain_ids = image.chain_ids();
+        let layers = image.diff_ids().into_iter().zip(chain_ids);
+        layers
+            .map(|(diff_id, chain_id)| {
+                let chain_id = chain_id.to_string();
+                PlannedLayer {
+                    found: self.pool().find(LAYER, &chain_id),
+                    diff_id: diff_id.to_string(),
+                    chain_id,
+                }
+            })
+            .collect()
+    }
+
+    /// Writes what is missing; the image's layers in the pool, lowest first.
+    fn write_layers(
+        &self,
+        image: &Image,
+        plan: &[PlannedLayer],
+        made: &mut Unpublished<'_>,
+        method: Method,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Vec<LayerId>> {
+        let mut below = self.template(self.pool().default_device_size_bytes())?;
+        let mut chain = Vec::new();
+        for (index, (layer, planned)) in image.layers.iter().zip(plan).enumerate() {
+            let number = count(index).saturating_add(1);
+            let digest = planned.diff_id.clone();
+            if let Some(found) = planned.found {
+                progress.report(&ProgressEvent::Reused { layer: number, digest });
+                chain.push(found);
+                below = found;
+                continue;
+            }
+            let size_bytes = Some(layer.compressed_size_bytes);
+            progress.report(&ProgressEvent::Layer { layer: number, digest, size_bytes });
+            let new = NewLayer {
+                namespace: LAYER,
+                transient: true,
+                tag: digest_bytes(&planned.diff_id).unwrap_or_default(),
+                ..NewLayer::default()
+            };
+            let id = self.pool().snapshot(below, new)?;
+            made.layers.push(id);
+            let tracker = Tracker::new(progress.clone());
+            self.apply(id, layer, method, &tracker)
+                .map_err(|error| explained(error, number, plan.len()))?;
+            self.pool().seal(id)?;
+            let own_bytes = own_bytes(&self.pool().layer(id)?);
+            progress.report(&ProgressEvent::Sealed { layer: number, own_bytes });
+            chain.push(id);
+            below = id;
+        }
+        Ok(chain)
+    }
+
+    fn publish_image(
+        &self,
+        name: &ImageName,
+        document: &ImageDocument,
+        plan: &[PlannedLayer],
+        chain: &[LayerId],
+        made: &mut Unpublished<'_>,
+    ) -> Result<()> {
+        let top = match chain.last() {
+            Some(top) => *top,
+            // an image without layers is an empty file system
+            None => self.template(self.pool().default_device_size_bytes())?,
+        };
+        let _publishing = self.publishing().lock();
+        // a layer that was there at the start may have been removed with its image meanwhile
+        for layer in plan {
+            if let Some(found) = layer.found
+                && self.pool().find(LAYER, &layer.chain_id) != Some(found)
+            {
+                return Err(Error::new(
+                    ErrorKind::InUse,
+                    format!("the layer {} was removed meanwhile; import again", layer.chain_id),
+                ));
+            }
+        }
+        let stored = self.pool().store_document(&document.to_bytes()?)?;
+        made.layers.push(stored);
+        let mut transaction = self.pool().begin();
+        for (layer, id) in plan.iter().zip(chain) {
+            if layer.found.is_none() {
+                transaction.publish(*id, Some(&layer.chain_id));
+            }
+        }
+        let record = NewLayer {
+            namespace: IMAGE,
+            name: name.to_string(),
+            reference: Some(top),
+            ..NewLayer::default()
+        };
+        transaction.create(record, true, Some(stored));
+        self.pool().commit(transaction)?;
+        made.layers.clear();
+        Ok(())
+    }
+}
+
+/// What the missing layers have in the source together.
+fn total_bytes(image: &Image, plan: &[PlannedLayer]) -> Option<u64> {
+    let missing = image.layers.iter().zip(plan).filter(|(_, planned)| planned.found.is_none());
+    let total: u64 = missing.map(|(layer, _)| layer.compressed_size_bytes).sum();
+    (total > 0).then_some(total)
+}
+
+/// Says which layer it was, and of a full file system which one.
+fn explained(error: Error, number: u64, layers: usize) -> Error {
+    match error.kind() {
+        ErrorKind::Full => error.context(format!(
+            "layer {number} of {layers} does not fit (the device or the pool is full; see 'thinstore df')"
+        )),
+        _ => error,
+    }
+}
+
+fn document_of(
+    request: &ImportRequest,
+    image: &Image,
+    plan: &[PlannedLayer],
+) -> Result<ImageDocument> {
+    let text = |bytes: &[u8], what: &str| {
+        String::from_utf8(bytes.to_vec()).map_err(|_| {
+            Error::new(ErrorKind::Refused, format!("the image's {what} is not UTF-8 text"))
+        })
+    };
+    let source = match request.source == Path::new("-") {
+        true => "standard input".to_owned(),
+        false => request.source.display().to_string(),
+    };
+    let layers = plan
+        .iter()
+        .map(|layer| ImageLayer {
+            name: layer.chain_id.clone(),
+            diff_id: Some(layer.diff_id.clone()),
+        })
+        .collect();
+    let manifest = image.manifest.as_deref().map(|bytes| text(bytes, "manifest")).transpose()?;
+    Ok(ImageDocument::new(text(&image.config, "configuration")?, manifest, source, layers))
+}
+
+/// What an image is called when nobody says: as its source calls it, or as the file or folder is called.
+fn name_of(source: &Path, image: &Image) -> Result<ImageName> {
+    if let Some(name) = &image.name {
+        return Ok(ImageName::from_text(name));
+    }
+    if source == Path::new("-") {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "what comes from standard input does not say its name; give it one with --name",
+        ));
+    }
+    let file = source.file_name().map(|name| name.to_string_lossy().into_owned());
+    let file = file.unwrap_or_default();
+    let endings = [".tar.gz", ".tar.zst", ".tar.zstd", ".tgz", ".tar", ".oci"];
+    let stem = endings.iter().find_map(|ending| file.strip_suffix(ending)).unwrap_or(&file);
+    Ok(ImageName::from_text(stem))
+}

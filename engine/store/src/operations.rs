@@ -1,0 +1,162 @@
+//! Everything that can be asked of a store, in one trait. [`crate::Store`] answers in this process,
+//! [`crate::Client`] through the daemon that owns the pool; a command does not see which.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use thinstore_storage::Result;
+
+use crate::types::{
+    AttachOutcome, AttachRequest, BlockRange, CatRequest, CheckSummary, CommitOutcome,
+    CommitRequest, ContainerSummary, CopyInRequest, CopyOutRequest, DetachOutcome, DiffRequest,
+    ExportRequest, ImageSummary, ImportOutcome, ImportRequest, InspectRequest, LayerSummary,
+    MountOutcome, MountRequest, NameRequest, PathChange, RemovedImage, SnapshotRequest, TreeEntry,
+    UsageReport, UsageRequest,
+};
+
+/// How far a long operation is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ProgressEvent {
+    /// The image has been read so far that its layers are known.
+    Start {
+        /// The image's name.
+        name: String,
+        /// How many layers it has.
+        layers: u64,
+        /// Their bytes in the source together, where that is known.
+        total_bytes: Option<u64>,
+    },
+    /// A layer that the store has already.
+    Reused {
+        /// Which one, from 1.
+        layer: u64,
+        /// Its diff id.
+        digest: String,
+    },
+    /// A layer begins.
+    Layer {
+        /// Which one, from 1.
+        layer: u64,
+        /// Its diff id.
+        digest: String,
+        /// Its bytes in the source, where that is known.
+        size_bytes: Option<u64>,
+    },
+    /// So many more bytes of the source have been read.
+    Advanced {
+        /// How many.
+        bytes: u64,
+    },
+    /// All of a layer is written and sealed.
+    Sealed {
+        /// Which one, from 1.
+        layer: u64,
+        /// What it holds of its own.
+        own_bytes: u64,
+    },
+}
+
+/// Who wants to know how far a long operation is, and may end it.
+pub trait Progress: Send + Sync {
+    /// Takes note. Must not block for long.
+    fn report(&self, event: &ProgressEvent);
+
+    /// Asked between the steps: shall it end, with the store as it was before?
+    fn cancelled(&self) -> bool;
+}
+
+/// Nobody wants to know.
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn report(&self, _event: &ProgressEvent) {}
+
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Bytes that come with a request. Owned, because a reader that blocks may outlive the request.
+pub type Input = Box<dyn Read + Send>;
+
+/// What can be asked of a store.
+///
+/// Errors have the kinds of the exit code table: `NotFound` for an object that is not there, `Exists`
+/// for a name that is taken, `InUse` for what is mounted, attached or needed, `Usage` for names, sizes
+/// and paths that make no sense, `Permission` where root is needed. After an error the store is as it
+/// was before.
+pub trait Operations: Send + Sync {
+    /// All images, by name.
+    fn images(&self) -> Result<Vec<ImageSummary>>;
+
+    /// All sealed layers of images, parents before children.
+    fn layers(&self) -> Result<Vec<LayerSummary>>;
+
+    /// All devices of the pool, each followed by what stands on it.
+    fn tree(&self) -> Result<Vec<TreeEntry>>;
+
+    /// All containers, by name.
+    fn containers(&self) -> Result<Vec<ContainerSummary>>;
+
+    /// Brings an image in. `input` goes with the source `-`.
+    fn import(
+        &self,
+        request: &ImportRequest,
+        input: Option<Input>,
+        progress: Arc<dyn Progress>,
+    ) -> Result<ImportOutcome>;
+
+    /// Makes a container.
+    fn snapshot(&self, request: &SnapshotRequest) -> Result<ContainerSummary>;
+
+    /// Removes a container that is not in use.
+    fn remove_container(&self, request: &NameRequest) -> Result<()>;
+
+    /// Removes an image that has no containers, and the layers that nothing else needs.
+    fn remove_image(&self, request: &NameRequest) -> Result<RemovedImage>;
+
+    /// Describes one object in Docker's shape.
+    fn inspect(&self, request: &InspectRequest) -> Result<serde_json::Value>;
+
+    /// Who takes how much.
+    fn usage(&self, request: &UsageRequest) -> Result<UsageReport>;
+
+    /// Makes an image of what a container has now.
+    fn commit(&self, request: &CommitRequest) -> Result<CommitOutcome>;
+
+    /// The paths that differ.
+    fn differences(&self, request: &DiffRequest) -> Result<Vec<PathChange>>;
+
+    /// The block ranges that differ.
+    fn block_differences(&self, request: &DiffRequest) -> Result<Vec<BlockRange>>;
+
+    /// Writes a file's bytes.
+    fn cat(&self, request: &CatRequest, output: &mut dyn Write) -> Result<()>;
+
+    /// Writes a file or folder as a tar: of a folder all that is in it, with an entry for itself first;
+    /// of anything else one entry.
+    fn copy_out(&self, request: &CopyOutRequest, output: &mut dyn Write) -> Result<()>;
+
+    /// Takes a file or folder from such a tar.
+    fn copy_in(&self, request: &CopyInRequest, input: Input) -> Result<()>;
+
+    /// Writes a whole file system.
+    fn export(&self, request: &ExportRequest, output: &mut dyn Write) -> Result<()>;
+
+    /// Gives a container a block device. Once it has one, this only says which.
+    fn attach(&self, request: &AttachRequest) -> Result<AttachOutcome>;
+
+    /// Takes the block device away. Nothing attached is no error.
+    fn detach(&self, request: &NameRequest) -> Result<DetachOutcome>;
+
+    /// Mounts a container. Mounted there already is no error.
+    fn mount(&self, request: &MountRequest) -> Result<MountOutcome>;
+
+    /// Unmounts a container and detaches it. Not mounted is no error.
+    fn unmount(&self, request: &NameRequest) -> Result<DetachOutcome>;
+
+    /// Looks at every structure of the pool; writes nothing.
+    fn check(&self) -> Result<CheckSummary>;
+}

@@ -1,0 +1,30 @@
+//! What the operations take and give. Every field of these structures is stable: it is the JSON of
+//! `--format json` and of the daemon's API. Sizes are bytes, times are RFC 3339 in UTC, ids are 64
+//! lower-case hex digits, digests are `sha256:` and 64 hex digits.
+
+mod byte_path;
+mod changes;
+mod files;
+mod listing;
+mod mounting;
+mod usage;
+
+pub use changes::{
+    CommitOutcome, CommitRequest, ImportOutcome, ImportRequest, NameRequest, RemovedImage,
+    SnapshotRequest,
+};
+pub use files::{
+    BlockRange, CatRequest, ChangeKind, CopyInRequest, CopyOutRequest, DiffRequest, ExportFormat,
+    ExportRequest, PathChange,
+};
+pub use listing::{
+    CheckFinding, CheckSummary, ContainerState, ContainerSummary, ImageSummary, InspectKind,
+    InspectRequest, LayerSummary, TreeEntry, TreeKind, VersionInfo,
+};
+pub use mounting::{
+    AttachOutcome, AttachRequest, DetachOutcome, MountInfo, MountKind, MountOutcome, MountRequest,
+    MountSpecification,
+};
+pub use usage::{
+    ContainerUsage, ImageUsage, UsageReport, UsageRequest, UsageSummary, UsageTotals, VolumeUsage,
+};
