@@ -1,0 +1,64 @@
+//! The pool's file as bytes: has a command written to it?
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::SeekFrom;
+use sha2::{Digest, Sha256};
+
+const CHUNK_BYTES: usize = 4096;
+
+/// A hash of a file's length and of its blocks that are not all zero, with where they lie. Holes are
+/// passed over, so that a sparse pool of many gigabytes takes no time.
+pub fn content_hash(path: &Path) -> String {
+    let file = File::open(path).expect("open the file to hash");
+    let size_bytes = file.metadata().expect("the file's size").len();
+    let mut hash = Sha256::new();
+    hash.update(size_bytes.to_le_bytes());
+    let mut offset_bytes = 0;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while offset_bytes < size_bytes {
+        // The kernel answers ENXIO when nothing but a hole follows.
+        let Ok(data) = rustix::fs::seek(&file, SeekFrom::Data(offset_bytes)) else {
+            break;
+        };
+        let end = rustix::fs::seek(&file, SeekFrom::Hole(data)).expect("find the end of the data");
+        offset_bytes = data;
+        while offset_bytes < end {
+            let wanted = usize::try_from(end - offset_bytes)
+                .unwrap_or(CHUNK_BYTES)
+                .min(CHUNK_BYTES);
+            file.read_exact_at(&mut chunk[..wanted], offset_bytes)
+                .expect("read the file to hash");
+            if chunk[..wanted].iter().any(|byte| *byte != 0) {
+                hash.update(offset_bytes.to_le_bytes());
+                hash.update(&chunk[..wanted]);
+            }
+            offset_bytes += u64::try_from(wanted).expect("a chunk's length");
+        }
+    }
+    crate::tree::hexadecimal(&hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_and_written_zeroes_are_the_same_content_and_a_byte_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pool");
+        let file = File::create(&path).unwrap();
+        file.set_len(10 << 30).unwrap();
+        file.write_all_at(b"magic", 0).unwrap();
+        let before = content_hash(&path);
+        file.write_all_at(&[0; 8192], 1 << 20).unwrap();
+        assert_eq!(content_hash(&path), before);
+        file.write_all_at(b"x", 5 << 30).unwrap();
+        let after = content_hash(&path);
+        assert_ne!(after, before);
+        file.set_len(11 << 30).unwrap();
+        assert_ne!(content_hash(&path), after);
+    }
+}
