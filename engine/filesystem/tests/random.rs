@@ -28,7 +28,7 @@ enum Operation {
     },
     Remove(TreePath),
     Clear(TreePath),
-    /// A new layer begins.
+    /// A new layer begins, and the routes change places.
     Layer,
 }
 
@@ -113,7 +113,7 @@ fn apply(tree: &mut dyn TreeWriter, operation: &Operation) -> Option<ErrorKind> 
         Operation::HardLink { at, target } => tree.hard_link(at, target),
         Operation::Remove(at) => tree.remove(at),
         Operation::Clear(at) => tree.clear(at),
-        Operation::Layer => tree.finish(),
+        Operation::Layer => Ok(()),
     };
     let error = result.err();
     let kind = error.as_ref().map(thinstore_storage::Error::kind);
@@ -121,29 +121,43 @@ fn apply(tree: &mut dyn TreeWriter, operation: &Operation) -> Option<ErrorKind> 
     kind
 }
 
-fn run_both(operations: &[Operation]) {
-    let (user, kernel) = (Image::new(64 << 20), Image::new(64 << 20));
-    let mounted = kernel.mount();
-    let mut tree = DirectoryTree::open(&mounted.point).expect("open");
-    let mut writer = Ext4Writer::open(user.device()).expect("open");
-    for operation in operations {
-        let left = apply(&mut writer, operation);
-        let right = apply(&mut tree, operation);
-        assert_eq!(left, right, "{operation:?}");
-        if matches!(operation, Operation::Layer) {
-            user.check();
-            tree = DirectoryTree::open(&mounted.point).expect("open");
-            writer = Ext4Writer::open(user.device()).expect("open");
+/// Writes one layer to two file systems, to one by the kernel and to the other in user space.
+fn write_layer(kernel: &Image, user: &Image, layer: &[Operation]) {
+    {
+        let mounted = kernel.mount();
+        let mut tree = DirectoryTree::open(&mounted.point).expect("open");
+        let mut writer = Ext4Writer::open(user.device()).expect("open");
+        for operation in layer {
+            let left = apply(&mut writer, operation);
+            let right = apply(&mut tree, operation);
+            assert_eq!(left, right, "{operation:?}");
         }
+        tree.finish().expect("finish");
+        writer.finish().expect("finish");
     }
-    tree.finish().expect("finish");
-    writer.finish().expect("finish");
+    kernel.check();
     user.check();
-    let reader = Ext4Reader::open(user.device()).expect("open");
-    if tree_hash(&reader).expect("hash") != tree_hash(&tree).expect("hash") {
-        assert_same_manifest(&manifest_of(&reader), &manifest_of(&tree), "after all");
-        panic!("the hashes differ and the manifests do not");
+}
+
+/// With every layer the two file systems change places, so that each route goes on where the other
+/// left off.
+fn run_both(operations: &[Operation]) {
+    let (mut one, mut other) = (Image::new(64 << 20), Image::new(64 << 20));
+    for layer in operations.split(|operation| matches!(operation, Operation::Layer)) {
+        write_layer(&one, &other, layer);
+        let (left, right) = (one.device(), other.device());
+        let left = Ext4Reader::open(left).expect("open");
+        let right = Ext4Reader::open(right).expect("open");
+        if tree_hash(&left).expect("hash") != tree_hash(&right).expect("hash") {
+            assert_same_manifest(&manifest_of(&left), &manifest_of(&right), "after a layer");
+            panic!("the hashes differ and the manifests do not");
+        }
+        std::mem::swap(&mut one, &mut other);
     }
+    let mounted = one.mount();
+    let tree = DirectoryTree::open(&mounted.point).expect("open");
+    let reader = Ext4Reader::open(other.device()).expect("open");
+    assert_same_manifest(&manifest_of(&tree), &manifest_of(&reader), "as the kernel reads it");
 }
 
 proptest! {

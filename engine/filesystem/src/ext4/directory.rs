@@ -318,7 +318,7 @@ mod tests {
         {
             count += 1;
         }
-        assert_eq!(count, 4060 / 16 + 1, "all names of 16 and 20 bytes that fit");
+        assert_eq!(count, 4060 / 16, "all records of 16 bytes that fit");
     }
 
     #[test]
