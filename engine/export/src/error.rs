@@ -24,3 +24,23 @@ pub(crate) fn io_error(message: impl Into<String>, error: io::Error) -> Error {
         None => Error::io(message, error),
     }
 }
+
+/// The error of a device node of the kernel that cannot be opened: missing means that the kernel lacks
+/// the feature, or that this container was not given it.
+pub(crate) fn node_error(node: &str, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{node} is missing: the kernel lacks the feature, or this container was not given it"
+            ),
+        ),
+        io::ErrorKind::PermissionDenied => Error::new(
+            ErrorKind::Permission,
+            format!(
+                "{node} cannot be opened: root is needed, and in a container access to the device"
+            ),
+        ),
+        _ => io_error(format!("opening {node} failed"), error),
+    }
+}

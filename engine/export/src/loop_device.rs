@@ -16,7 +16,7 @@ use nix::libc;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use thinstore_storage::{Error, ErrorKind, Result};
 
-use crate::error::{io_error, system_error};
+use crate::error::{io_error, node_error, system_error};
 use crate::holders::{Holder, holders_of};
 use crate::ioctl::{self, LoopInformation};
 use crate::isolation::isolated;
@@ -164,6 +164,14 @@ impl LoopDevice {
             Ok(()) | Err(Errno::EEXIST) => options.open(path),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    fn bind(self, file: &File, information: LoopInformation) -> std::result::Result<(), Errno> {
+        // The kernel makes a device read-only that is opened so, whatever its configuration says.
+        let device = self
+            .open(File::options().read(true).write(true))
+            .map_err(|error| error.raw_os_error().map_or(Errno::ENOENT, Errno::from_raw))?;
+        ioctl::loop_configure(device.as_fd(), file.as_fd(), BLOCK_SIZE_BYTES, information)
     }
 
     /// Unbinds the device and waits until it is. A device that is not bound counts as cleared.
@@ -332,28 +340,19 @@ pub fn attach(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopDe
 }
 
 fn attach_here(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopDevice> {
-    let failed = |what: String| move |error| io_error(what, error);
-    let file = File::options()
+    let mut options = File::options();
+    let file = options
         .read(true)
         .write(!read_only)
         .open(backing_file)
-        .map_err(failed(format!("opening {} failed", backing_file.display())))?;
-    let control = File::options()
+        .map_err(|error| io_error(format!("opening {} failed", backing_file.display()), error))?;
+    let mut options = File::options();
+    let control = options
         .read(true)
         .write(true)
         .open("/dev/loop-control")
-        .map_err(failed(
-            "opening /dev/loop-control failed; root and a kernel with loop devices are needed"
-                .to_owned(),
-        ))?;
-    let mut information = LoopInformation::zeroed();
-    information.flags = ioctl::LO_FLAGS_DIRECT_IO;
-    if read_only {
-        information.flags |= ioctl::LO_FLAGS_READ_ONLY;
-    }
-    for (target, byte) in information.file_name.iter_mut().take(63).zip(mark.bytes()) {
-        *target = byte;
-    }
+        .map_err(|error| node_error("/dev/loop-control", error))?;
+    let information = configuration(read_only, mark);
     for attempt in 0..ATTACH_ATTEMPTS {
         let number = ioctl::loop_get_free(control.as_fd()).map_err(|errno| {
             system_error(
@@ -362,33 +361,16 @@ fn attach_here(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopD
             )
         })?;
         let device = LoopDevice { number };
-        // Opened for writing also where the file is read-only, or the kernel makes it so by itself.
-        let opened = device.open(File::options().read(true).write(true));
-        let result = match opened {
-            Ok(opened) => {
-                ioctl::loop_configure(opened.as_fd(), file.as_fd(), BLOCK_SIZE_BYTES, information)
-            }
-            // It was removed in between, or is being claimed.
-            Err(error) => match error.raw_os_error() {
-                Some(code) => Err(Errno::from_raw(code)),
-                None => Err(Errno::ENOENT),
-            },
-        };
-        match result {
+        match device.bind(&file, information) {
             Ok(()) => return Ok(device),
-            // Another process was faster: the next free one.
+            // Another process was faster, or has removed it: the next free one.
             Err(Errno::EBUSY | Errno::ENOENT | Errno::ENXIO) => {
                 std::thread::sleep(Duration::from_millis(u64::from(attempt.min(20))));
             }
             Err(errno) => {
-                return Err(system_error(
-                    format!(
-                        "binding {} to {} failed",
-                        backing_file.display(),
-                        device.path().display()
-                    ),
-                    errno,
-                ));
+                let (file, device) = (backing_file.display(), device.path());
+                let what = format!("binding {file} to {} failed", device.display());
+                return Err(system_error(what, errno));
             }
         }
     }
@@ -400,6 +382,24 @@ fn attach_here(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopD
             backing_file.display()
         ),
     ))
+}
+
+/// How every loop device is configured: direct I/O, and the mark in place of a file name.
+fn configuration(read_only: bool, mark: &str) -> LoopInformation {
+    let mut information = LoopInformation::zeroed();
+    information.flags = ioctl::LO_FLAGS_DIRECT_IO;
+    if read_only {
+        information.flags |= ioctl::LO_FLAGS_READ_ONLY;
+    }
+    // The last byte stays zero.
+    let room = information
+        .file_name
+        .iter_mut()
+        .take(ioctl::LOOP_NAME_BYTES - 1);
+    for (target, byte) in room.zip(mark.bytes()) {
+        *target = byte;
+    }
+    information
 }
 
 /// All bound loop devices.

@@ -6,6 +6,7 @@
 //! keeps devices from being held open by services that happened to start meanwhile.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -15,6 +16,9 @@ use thinstore_storage::{Error, ErrorKind, Result};
 use crate::error::{io_error, system_error};
 use crate::isolation::isolated;
 use crate::mount_table::{mounted_at, mounts};
+
+/// How long a mount may be busy before it counts as used.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Flags that any mount can have, as mount(8) names them. All off is the kernel's default:
 /// `rw,suid,dev,exec,relatime`.
@@ -315,7 +319,14 @@ fn unmount_here(directory: &Path, how: Unmount) -> Result<()> {
         Unmount::Normal => MntFlags::UMOUNT_NOFOLLOW,
         Unmount::Lazy => MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH,
     };
-    umount2(directory, flags).map_err(|errno| match errno {
+    // A process that this one is just starting holds copies of its open files until it has started.
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    let mut result = umount2(directory, flags);
+    while result == Err(Errno::EBUSY) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+        result = umount2(directory, flags);
+    }
+    result.map_err(|errno| match errno {
         Errno::EINVAL => Error::new(
             ErrorKind::NotFound,
             format!("nothing is mounted on {}", directory.display()),

@@ -111,12 +111,9 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|byte| *byte == b' ');
     let mount_id = number(fields.next()?)?;
     let parent_id = number(fields.next()?)?;
-    let device = fields.next()?;
-    let colon = device.iter().position(|byte| *byte == b':')?;
-    let device = DeviceNumber {
-        major: number(&device[..colon])?,
-        minor: number(&device[colon + 1..])?,
-    };
+    let mut numbers = fields.next()?.splitn(2, |byte| *byte == b':');
+    let (major, minor) = (number(numbers.next()?)?, number(numbers.next()?)?);
+    let device = DeviceNumber { major, minor };
     let root = path(fields.next()?);
     let mount_point = path(fields.next()?);
     let options = text(fields.next()?);

@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{MEBIBYTE, Scratch, check_ext4, make_ext4, memory, run, system_number, text};
+use support::{
+    MEBIBYTE, Scratch, check_ext4, detach, make_ext4, memory, run, shut_down, system_number, text,
+    wait_until,
+};
 use thinstore_export::loop_device::bound_loops;
 use thinstore_export::{Detached, Ext4Options, MountFlags, Unmount};
 use thinstore_export::{lies_on, mount_ext4, trim, unmount};
@@ -94,7 +97,7 @@ fn an_ext4_keeps_its_files_from_attach_to_attach() {
     assert!(error.to_string().contains(text(&place)), "{error}");
     unmount(&place, Unmount::Normal).unwrap();
     check_ext4(&path);
-    assert_eq!(exporter.detach("one").unwrap(), Detached::Done);
+    detach(exporter, "one");
     assert!(loops_of(&scratch).is_empty());
 
     let path = exporter.attach("one", device, true).unwrap();
@@ -113,7 +116,7 @@ fn an_ext4_keeps_its_files_from_attach_to_attach() {
     .unwrap();
     assert_eq!(std::fs::read(place.join("file")).unwrap(), data);
     unmount(&place, Unmount::Normal).unwrap();
-    exporter.shutdown().unwrap();
+    shut_down(exporter);
     assert!(scratch.mounts().is_empty());
 }
 
@@ -307,7 +310,7 @@ fn fifty_devices_are_served_at_once_and_all_go() {
     assert_eq!(exporter.list().unwrap().len(), 50);
     let shown = std::fs::read_dir(exporter.directory()).unwrap().count();
     assert_eq!(shown, 50);
-    exporter.shutdown().unwrap();
+    shut_down(exporter);
     assert!(loops_of(&scratch).is_empty());
     assert!(scratch.mounts().is_empty());
 }
@@ -327,7 +330,7 @@ fn attaching_and_detaching_again_changes_nothing() {
     let error = exporter.attach("one", memory(MEBIBYTE), false).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InUse);
     assert_eq!(loops_of(&scratch), [path]);
-    assert_eq!(exporter.detach("one").unwrap(), Detached::Done);
+    detach(exporter, "one");
     assert_eq!(exporter.detach("one").unwrap(), Detached::NotAttached);
     assert_eq!(exporter.path_of("one").unwrap(), None);
     let error = exporter.attach("a/b", device, false).unwrap_err();
@@ -342,9 +345,7 @@ fn a_loop_device_that_somebody_else_unbound_is_attached_anew() {
     let device = memory(MEBIBYTE);
     let path = exporter.attach("one", device.clone(), false).unwrap();
     run("losetup", &["--detach", text(&path)]);
-    while loops_of(&scratch).contains(&path) {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    wait_until("it is unbound", || loops_of(&scratch).is_empty());
     assert!(exporter.list().unwrap().is_empty());
     let path = exporter.attach("one", device, false).unwrap();
     assert_eq!(loops_of(&scratch), [path]);
@@ -378,15 +379,9 @@ fn a_device_that_is_held_open_goes_when_it_is_let_go() {
     // It is served until then.
     held.read_exact_at(&mut [0; 4096], 0).unwrap();
     drop(held);
-    for _ in 0..500 {
-        if exporter.list().unwrap().is_empty() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    assert!(exporter.list().unwrap().is_empty());
+    wait_until("it has gone", || exporter.list().unwrap().is_empty());
     exporter.attach("one", device, false).unwrap();
-    exporter.shutdown().unwrap();
+    shut_down(exporter);
 }
 
 #[test]
@@ -399,8 +394,10 @@ fn a_mount_in_another_namespace_defers_the_detach_and_is_named() {
         .unwrap();
     make_ext4(&path);
     let place = scratch.place("mount");
+    // The new namespace begins with copies of the mounts of tests that run beside this one.
     let script = format!(
-        "mount {} {} && echo ready && read line",
+        "grep -o '/tmp/thinstore-export-[^ ]*' /proc/self/mounts | xargs -r umount -l; \
+         mount {} {} && echo ready && read line",
         path.display(),
         place.display()
     );
@@ -427,13 +424,8 @@ fn a_mount_in_another_namespace_defers_the_detach_and_is_named() {
     );
     drop(other.stdin.take());
     other.wait().unwrap();
-    for _ in 0..500 {
-        if exporter.list().unwrap().is_empty() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    exporter.shutdown().unwrap();
+    wait_until("it has gone", || exporter.list().unwrap().is_empty());
+    shut_down(exporter);
     assert!(loops_of(&scratch).is_empty());
 }
 

@@ -44,7 +44,7 @@ use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
 use self::service::DeviceService;
 use self::table::ROOT_INODE;
 use self::transport::Connection;
-use crate::error::{io_error, system_error};
+use crate::error::{io_error, node_error, system_error};
 use crate::isolation::isolated;
 use crate::mount_table::{DeviceNumber, mounted_at, mounts};
 
@@ -271,12 +271,7 @@ fn mount_connection(directory: &Path) -> Result<OwnedFd> {
         .read(true)
         .write(true)
         .open("/dev/fuse")
-        .map_err(|error| {
-            io_error(
-                "opening /dev/fuse failed; root and a kernel with FUSE are needed",
-                error,
-            )
-        })?;
+        .map_err(|error| node_error("/dev/fuse", error))?;
     let options = format!(
         "fd={},rootmode=40000,user_id=0,group_id=0",
         fuse.as_raw_fd()
@@ -291,7 +286,10 @@ fn mount_connection(directory: &Path) -> Result<OwnedFd> {
     )
     .map_err(|errno| {
         system_error(
-            format!("mounting FUSE on {} failed", directory.display()),
+            format!(
+                "mounting FUSE on {} failed (root is needed)",
+                directory.display()
+            ),
             errno,
         )
     })?;

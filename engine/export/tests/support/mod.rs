@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use thinstore_export::{Exporter, Unmount, mounts, unmount};
+use thinstore_export::{Detached, Exporter, Unmount, mounts, unmount};
 use thinstore_storage::{BlockDevice, MemoryDevice};
 
 pub const MEBIBYTE: u64 = 1 << 20;
@@ -87,7 +88,10 @@ impl Drop for Scratch {
             let _ = unmount(&point, Unmount::Lazy);
         }
         if let Some(exporter) = &self.exporter {
-            let _ = exporter.shutdown();
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while exporter.shutdown().is_err() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(50));
+            }
         }
         self.exporter = None;
         let _ = Exporter::recover(&devices);
@@ -147,4 +151,34 @@ pub fn system_number(device: &Path, attribute: &str) -> u64 {
         .trim()
         .parse()
         .unwrap()
+}
+
+/// Waits for what comes by itself, and fails the test if it does not.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Detaches what nobody uses. A test that makes a mount namespace copies the mounts of all tests that
+/// run beside it, and holds their devices for a moment.
+pub fn detach(exporter: &Exporter, name: &str) {
+    match exporter.detach(name).unwrap() {
+        Detached::Done => {}
+        Detached::NotAttached => panic!("{name} is not attached"),
+        Detached::Deferred(_) => wait_until("the device is let go", || {
+            exporter
+                .list()
+                .unwrap()
+                .iter()
+                .all(|exported| exported.name != name)
+        }),
+    }
+}
+
+/// Ends an exporter whose devices nobody uses, as [`detach`] does.
+pub fn shut_down(exporter: &Exporter) {
+    wait_until("all devices are let go", || exporter.shutdown().is_ok());
 }
