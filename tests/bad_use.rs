@@ -28,10 +28,7 @@ fn small_store() -> TempStore {
 
 fn import_small(store: &TempStore, name: &str, content: &[u8]) {
     let source = store.path(&format!("source-{name}"));
-    let tar = TarWriter::new()
-        .directory("etc")
-        .file("etc/file", content)
-        .finish();
+    let tar = TarWriter::new().directory("etc").file("etc/file", content).finish();
     Layout::write(Path::new(&source), &LayoutImage::new().layer(tar));
     store.ok(&["import", &source, "--name", name]);
 }
@@ -41,12 +38,7 @@ fn all_refused(store: &TempStore, codes: &[i32], commands: &[(&[&str], &[&str])]
     let before = content_hash(&store.pool());
     for (arguments, names) in commands {
         store.refused(codes, arguments, names);
-        assert_eq!(
-            content_hash(&store.pool()),
-            before,
-            "'{}' wrote",
-            arguments.join(" ")
-        );
+        assert_eq!(content_hash(&store.pool()), before, "'{}' wrote", arguments.join(" "));
     }
 }
 
@@ -60,37 +52,20 @@ fn a_file_that_is_not_a_pool_is_refused_and_left_alone() {
     ] {
         fs::write(store.pool(), &bytes).unwrap();
         store.give_to_user(&store.pool());
-        for arguments in [
-            &["ls"][..],
-            &["images"],
-            &["check"],
-            &["df"],
-            &["snapshot", "a", "b"],
-        ] {
+        for arguments in [&["ls"][..], &["images"], &["check"], &["df"], &["snapshot", "a", "b"]] {
             let outcome = store.run(arguments).assert_code(&[1, CORRUPT]);
             outcome.assert_sentence(&[store.pool().to_str().unwrap()]);
         }
         // Nor does init write over it.
-        store
-            .run(&["init"])
-            .assert_code(&[1, IN_USE_OR_EXISTS])
-            .assert_sentence(&[]);
-        assert_eq!(
-            fs::read(store.pool()).unwrap(),
-            bytes,
-            "a pool of {what} was changed"
-        );
+        store.run(&["init"]).assert_code(&[1, IN_USE_OR_EXISTS]).assert_sentence(&[]);
+        assert_eq!(fs::read(store.pool()).unwrap(), bytes, "a pool of {what} was changed");
     }
 }
 
 #[test]
 fn init_does_not_replace_a_store() {
     let store = small_store();
-    all_refused(
-        &store,
-        &[IN_USE_OR_EXISTS],
-        &[(&["init"], &[store.root().to_str().unwrap()])],
-    );
+    all_refused(&store, &[IN_USE_OR_EXISTS], &[(&["init"], &[store.root().to_str().unwrap()])]);
     assert_eq!(store.names("ls"), ["box"]);
     store.finish();
 }
@@ -99,17 +74,9 @@ fn init_does_not_replace_a_store() {
 fn a_store_that_is_not_there_is_named_and_not_made() {
     let store = TempStore::without_init(Identity::Unprivileged);
     for arguments in [&["ls"][..], &["images"], &["check"], &["rm", "box"]] {
-        store.refused(
-            &[NO_SUCH_OBJECT],
-            arguments,
-            &[store.root().to_str().unwrap(), "init"],
-        );
+        store.refused(&[NO_SUCH_OBJECT], arguments, &[store.root().to_str().unwrap(), "init"]);
     }
-    assert_eq!(
-        fs::read_dir(store.root()).unwrap().count(),
-        0,
-        "something was made"
-    );
+    assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0, "something was made");
 }
 
 /// The checksum that closes a superblock (CRC-32, as in gzip), by the book.
@@ -118,11 +85,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 {
-                (crc >> 1) ^ 0xEDB8_8320
-            } else {
-                crc >> 1
-            };
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 };
         }
     }
     !crc
@@ -131,11 +94,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 /// Changes a byte of both superblocks (docs/format.md: blocks 0 and 35) and makes their checksums
 /// right again, as a newer program would have written them.
 fn change_superblocks(pool: &Path, at: usize, value: u8) {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(pool)
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(pool).unwrap();
     for block in [0_u64, 35] {
         let mut bytes = vec![0; 4096];
         file.read_exact_at(&mut bytes, block * 4096).unwrap();
@@ -160,11 +119,7 @@ fn a_pool_of_a_newer_version_or_with_an_unknown_feature_is_refused_and_left_alon
         all_refused(
             &store,
             &[1],
-            &[
-                (&["ls"], &names),
-                (&["rm", "box"], &names),
-                (&["check"], &names),
-            ],
+            &[(&["ls"], &names), (&["rm", "box"], &names), (&["check"], &names)],
         );
     }
 }
@@ -173,12 +128,7 @@ fn a_pool_of_a_newer_version_or_with_an_unknown_feature_is_refused_and_left_alon
 fn a_cut_off_pool_is_refused_and_left_alone() {
     for size_bytes in [4096, 1 << 20, (1 << 30) - 4096] {
         let store = small_store();
-        File::options()
-            .write(true)
-            .open(store.pool())
-            .unwrap()
-            .set_len(size_bytes)
-            .unwrap();
+        File::options().write(true).open(store.pool()).unwrap().set_len(size_bytes).unwrap();
         let pool = store.pool();
         let names = [pool.to_str().unwrap()];
         let commands: [(&[&str], &[&str]); 2] = [(&["ls"], &names), (&["check"], &names)];
@@ -195,29 +145,17 @@ fn a_damaged_superblock_pair_is_corruption() {
     }
     let pool = store.pool();
     let names = [pool.to_str().unwrap()];
-    all_refused(
-        &store,
-        &[CORRUPT],
-        &[(&["ls"], &names), (&["check"], &names)],
-    );
+    all_refused(&store, &[CORRUPT], &[(&["ls"], &names), (&["check"], &names)]);
 }
 
 #[test]
 fn a_second_owner_is_told_that_the_pool_is_in_use() {
     let store = small_store();
     let holder = File::open(store.pool()).unwrap();
-    rustix::fs::flock(
-        &holder,
-        rustix::fs::FlockOperation::NonBlockingLockExclusive,
-    )
-    .unwrap();
+    rustix::fs::flock(&holder, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
     let pool = store.pool();
     let names = [pool.to_str().unwrap()];
-    all_refused(
-        &store,
-        &[IN_USE_OR_EXISTS],
-        &[(&["ls"], &names), (&["rm", "box"], &names)],
-    );
+    all_refused(&store, &[IN_USE_OR_EXISTS], &[(&["ls"], &names), (&["rm", "box"], &names)]);
     drop(holder);
     assert_eq!(store.names("ls"), ["box"]);
     store.finish();
@@ -227,30 +165,14 @@ fn a_second_owner_is_told_that_the_pool_is_in_use() {
 fn bad_names_are_wrong_use() {
     let store = small_store();
     let long = "n".repeat(256);
-    let names = [
-        "a/b",
-        "/a",
-        "../a",
-        "",
-        ".",
-        "..",
-        "-",
-        "new\nline",
-        "sp ace",
-        "tab\t",
-        &long,
-    ];
+    let names = ["a/b", "/a", "../a", "", ".", "..", "-", "new\nline", "sp ace", "tab\t", &long];
     let before = content_hash(&store.pool());
     for name in names {
         store
             .run(&["snapshot", "image", "--", name])
             .assert_code(&[WRONG_USE])
             .assert_sentence(&[]);
-        assert_eq!(
-            content_hash(&store.pool()),
-            before,
-            "the name {name:?} wrote something"
-        );
+        assert_eq!(content_hash(&store.pool()), before, "the name {name:?} wrote something");
     }
     assert_eq!(store.names("ls"), ["box"]);
     // What is called so cannot be there either.
@@ -261,10 +183,7 @@ fn bad_names_are_wrong_use() {
             .assert_sentence(&[]);
     }
     for name in ["", "..", "UPPER/../x", "a:b:c", "a b", "/", &long] {
-        store
-            .run(&["commit", "box", "--", name])
-            .assert_code(&[WRONG_USE])
-            .assert_sentence(&[]);
+        store.run(&["commit", "box", "--", name]).assert_code(&[WRONG_USE]).assert_sentence(&[]);
     }
     assert_eq!(content_hash(&store.pool()), before);
     store.finish();
@@ -314,21 +233,14 @@ fn objects_that_are_not_there_are_named() {
             (&["detach", "absent"], &["absent"]),
         ],
     );
-    assert!(
-        !Path::new(&there).exists(),
-        "a command that failed left its output"
-    );
+    assert!(!Path::new(&there).exists(), "a command that failed left its output");
     store.finish();
 }
 
 #[test]
 fn images_that_something_stands_on_are_not_removed() {
     let store = small_store();
-    all_refused(
-        &store,
-        &[IN_USE_OR_EXISTS],
-        &[(&["rmi", "image"], &["image", "box"])],
-    );
+    all_refused(&store, &[IN_USE_OR_EXISTS], &[(&["rmi", "image"], &["image", "box"])]);
     store.ok(&["rm", "box"]);
     store.ok(&["rmi", "image"]);
     store.finish();
@@ -340,16 +252,7 @@ fn sizes_of_zero_and_beyond_the_limit_are_wrong_use() {
     let commands: [(&[&str], &[&str]); 7] = [
         (&["snapshot", "image", "new", "--size", "0"], &["0"]),
         (&["snapshot", "image", "new", "--size", "2048T"], &["2048T"]),
-        (
-            &[
-                "snapshot",
-                "image",
-                "new",
-                "--size",
-                "99999999999999999999T",
-            ],
-            &[],
-        ),
+        (&["snapshot", "image", "new", "--size", "99999999999999999999T"], &[]),
         (&["snapshot", "image", "new", "--size", "10Q"], &["10Q"]),
         (&["snapshot", "image", "new", "--size", "-1"], &[]),
         (&["snapshot", "image", "new", "--size", "1.5G"], &[]),
@@ -360,12 +263,7 @@ fn sizes_of_zero_and_beyond_the_limit_are_wrong_use() {
         // Some of these the command line itself refuses, in its own words of several lines.
         let outcome = store.run(arguments).assert_code(&[WRONG_USE]);
         assert!(!outcome.stderr.is_empty(), "{outcome}");
-        assert_eq!(
-            content_hash(&store.pool()),
-            before,
-            "'{}' wrote",
-            arguments.join(" ")
-        );
+        assert_eq!(content_hash(&store.pool()), before, "'{}' wrote", arguments.join(" "));
     }
     assert_eq!(store.names("ls"), ["box"]);
     store.finish();
@@ -387,10 +285,8 @@ fn sizes_of_zero_and_beyond_the_limit_are_wrong_use() {
 fn what_needs_root_says_so_without_root() {
     let store = small_store();
     let point = store.new_folder("at");
-    let commands: [(&[&str], &[&str]); 2] = [
-        (&["mount", "box", &point], &["root"]),
-        (&["attach", "box"], &["root"]),
-    ];
+    let commands: [(&[&str], &[&str]); 2] =
+        [(&["mount", "box", &point], &["root"]), (&["attach", "box"], &["root"])];
     all_refused(&store, &[1], &commands);
     assert_eq!(store.names("ls"), ["box"]);
     store.finish();
@@ -411,11 +307,7 @@ fn an_error_in_the_json_form_has_a_code_and_a_message() {
         let value: serde_json::Value = serde_json::from_slice(&outcome.stderr)
             .unwrap_or_else(|error| panic!("not JSON: {error}\n{outcome}"));
         assert_eq!(value["error"]["code"], code, "{outcome}");
-        assert!(
-            value["error"]["message"]
-                .as_str()
-                .is_some_and(|text| !text.is_empty())
-        );
+        assert!(value["error"]["message"].as_str().is_some_and(|text| !text.is_empty()));
     }
     store.finish();
 }
@@ -438,21 +330,11 @@ fn a_full_pool_says_so_and_can_still_remove() {
     let mut made = Vec::new();
     for number in 0..20 {
         let name = format!("box-{number}");
-        if store
-            .run(&["snapshot", "image", &name])
-            .assert_code(&[0, 5])
-            .code()
-            == 5
-        {
+        if store.run(&["snapshot", "image", &name]).assert_code(&[0, 5]).code() == 5 {
             break;
         }
         made.push(name.clone());
-        if store
-            .run(&["cp", &brought, &format!("{name}:/file")])
-            .assert_code(&[0, 5])
-            .code()
-            == 5
-        {
+        if store.run(&["cp", &brought, &format!("{name}:/file")]).assert_code(&[0, 5]).code() == 5 {
             break;
         }
     }
@@ -503,11 +385,7 @@ fn a_mount_point_that_is_not_empty_or_not_there_is_refused() {
     let absent = store.path("absent");
     let file = store.path("a-file");
     fs::write(&file, "x").unwrap();
-    for (code, point) in [
-        (WRONG_USE, &full),
-        (NO_SUCH_OBJECT, &absent),
-        (WRONG_USE, &file),
-    ] {
+    for (code, point) in [(WRONG_USE, &full), (NO_SUCH_OBJECT, &absent), (WRONG_USE, &file)] {
         store.refused(&[code], &["mount", "box", point], &[point]);
         assert_eq!(thinstore_tests::host::mounts_below(Path::new(point)), []);
     }

@@ -73,10 +73,7 @@ fn a_byte_appended_to_a_gibibyte_of_a_lower_layer_costs_at_most_64_kib() {
         file.write_all_at(b"x", BIG_FILE_BYTES / 2 + 5).unwrap();
         file.sync_all().unwrap();
     });
-    assert!(
-        cost <= ALLOWED_BYTES,
-        "{cost} bytes for a byte in the middle"
-    );
+    assert!(cost <= ALLOWED_BYTES, "{cost} bytes for a byte in the middle");
     store.ok(&["umount", "box"]);
     store.assert_file_system_clean("box");
     store.finish();

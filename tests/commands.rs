@@ -46,18 +46,10 @@ const COMMANDS: &[&str] = &[
 fn small_store() -> TempStore {
     let store = TempStore::with_size(Identity::Unprivileged, "4G");
     let source = store.path("source");
-    let lower = TarWriter::new()
-        .directory("etc")
-        .file("etc/file", b"content\n")
-        .finish();
-    let upper = TarWriter::new()
-        .file("etc/second", b"second\n")
-        .symlink("link", "etc/file")
-        .finish();
-    Layout::write(
-        Path::new(&source),
-        &LayoutImage::new().layer(lower).layer(upper),
-    );
+    let lower = TarWriter::new().directory("etc").file("etc/file", b"content\n").finish();
+    let upper =
+        TarWriter::new().file("etc/second", b"second\n").symlink("link", "etc/file").finish();
+    Layout::write(Path::new(&source), &LayoutImage::new().layer(lower).layer(upper));
     store.ok(&["import", &source, "--name", "image"]);
     store.ok(&["snapshot", "image", "box"]);
     let changed = store.path("changed");
@@ -67,15 +59,11 @@ fn small_store() -> TempStore {
 }
 
 fn string<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field]
-        .as_str()
-        .unwrap_or_else(|| panic!("no text '{field}' in {value}"))
+    value[field].as_str().unwrap_or_else(|| panic!("no text '{field}' in {value}"))
 }
 
 fn number(value: &Value, field: &str) -> u64 {
-    value[field]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no number '{field}' in {value}"))
+    value[field].as_u64().unwrap_or_else(|| panic!("no number '{field}' in {value}"))
 }
 
 // --- help, version and bad options ---------------------------------------------------------------
@@ -85,16 +73,10 @@ fn help_and_version_need_no_store() {
     let store = TempStore::without_init(Identity::Unprivileged);
     let help = store.ok(&["--help"]).stdout_text();
     for command in COMMANDS {
-        assert!(
-            help.contains(command),
-            "--help does not tell of '{command}'"
-        );
+        assert!(help.contains(command), "--help does not tell of '{command}'");
     }
     let version = store.ok(&["--version"]).stdout_text();
-    assert_eq!(
-        version.trim(),
-        format!("thinstore {}", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(version.trim(), format!("thinstore {}", env!("CARGO_PKG_VERSION")));
     assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
 }
 
@@ -104,16 +86,10 @@ fn every_command_answers_help_and_refuses_an_unknown_option() {
     for command in COMMANDS {
         let outcome = store.ok(&[command, "--help"]);
         let help = outcome.stdout_text();
-        assert!(
-            help.contains("Usage:") && help.contains(command),
-            "{outcome}"
-        );
+        assert!(help.contains("Usage:") && help.contains(command), "{outcome}");
         assert!(outcome.stderr.is_empty(), "{outcome}");
         let outcome = store.run(&[command, "--no-such-option"]).assert_code(&[2]);
-        assert!(
-            outcome.stderr_text().contains("--no-such-option"),
-            "{outcome}"
-        );
+        assert!(outcome.stderr_text().contains("--no-such-option"), "{outcome}");
         assert!(outcome.stdout.is_empty(), "{outcome}");
     }
     assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
@@ -151,9 +127,7 @@ fn completions_are_scripts_that_their_shells_accept() {
             run_tool("bash", &["-n", path.as_str()]);
         }
     }
-    store
-        .run(&["completions", "no-such-shell"])
-        .assert_code(&[2]);
+    store.run(&["completions", "no-such-shell"]).assert_code(&[2]);
 }
 
 // --- files that are not what they should be ------------------------------------------------------
@@ -176,11 +150,7 @@ fn missing_unreadable_and_misplaced_files_are_named() {
         (&[1, 3], &["cp", "box:/etc/file", &below_file], &below_file),
         (&[1, 2, 3, 4], &["export", "box", "-o", &folder], &folder),
         (&[1, 2, 3], &["cat", "box", "/etc"], "/etc"),
-        (
-            &[1, 3],
-            &["cat", "box", "/etc/file/below"],
-            "/etc/file/below",
-        ),
+        (&[1, 3], &["cat", "box", "/etc/file/below"], "/etc/file/below"),
         (&[1, 2, 3], &["cp", &absent, "nowhere"], "nowhere"),
     ];
     for (codes, arguments, name) in cases {
@@ -277,15 +247,10 @@ fn df_adds_up() {
     let field = |name| number(&report, name);
     assert_eq!(field("pool_size_bytes"), 4 << 30);
     assert_eq!(field("pending_free_bytes"), 0);
-    assert_eq!(
-        field("data_bytes") + field("metadata_bytes"),
-        field("pool_used_bytes")
-    );
+    assert_eq!(field("data_bytes") + field("metadata_bytes"), field("pool_used_bytes"));
     assert!(field("reserved_bytes") > 0);
     for kind in ["images", "containers", "volumes"] {
-        let objects = report[kind]
-            .as_array()
-            .unwrap_or_else(|| panic!("no '{kind}' in {report}"));
+        let objects = report[kind].as_array().unwrap_or_else(|| panic!("no '{kind}' in {report}"));
         for object in objects {
             assert!(!string(object, "name").is_empty());
             for bytes in ["own_bytes", "unique_bytes", "shared_bytes"] {
@@ -305,11 +270,7 @@ fn df_adds_up() {
 fn inspect_has_the_shape_that_docker_has() {
     let store = small_store();
     let value = store.json(&["inspect", "box"]);
-    let object = if value.is_array() {
-        value[0].clone()
-    } else {
-        value
-    };
+    let object = if value.is_array() { value[0].clone() } else { value };
     assert!(!string(&object, "Id").is_empty());
     assert!(string(&object, "Created").contains('T'));
     assert!(!string(&object["GraphDriver"], "Name").is_empty());
@@ -324,39 +285,24 @@ fn tables_have_a_heading_and_aligned_columns() {
     let store = small_store();
     store.ok(&["snapshot", "image", "a-container-with-a-long-name"]);
     for (command, heading) in [
-        (
-            "images",
-            "REPOSITORY TAG IMAGE ID CREATED LAYERS SIZE CONTAINERS",
-        ),
+        ("images", "REPOSITORY TAG IMAGE ID CREATED LAYERS SIZE CONTAINERS"),
         ("ls", "NAME IMAGE STATE SIZE OWN CREATED DEVICE MOUNTED ON"),
         ("layers", "LAYER PARENT DEPTH OWN DEVICE CREATED IMAGES"),
     ] {
         let text = store.ok(&[command]).stdout_text();
-        assert!(
-            !text.contains('\u{1b}'),
-            "colour where nobody sees it: {text}"
-        );
+        assert!(!text.contains('\u{1b}'), "colour where nobody sees it: {text}");
         let lines: Vec<&str> = text.lines().collect();
         let words: Vec<&str> = lines[0].split_whitespace().collect();
         assert_eq!(words.join(" "), heading, "{command}");
         assert!(lines.len() >= 2, "{text}");
-        assert!(
-            lines.iter().all(|line| line.trim_end() == *line),
-            "spaces at the end: {text:?}"
-        );
+        assert!(lines.iter().all(|line| line.trim_end() == *line), "spaces at the end: {text:?}");
     }
     // Every name begins in the same column.
     let text = store.ok(&["ls"]).stdout_text();
-    let columns: Vec<usize> = text
-        .lines()
-        .skip(1)
-        .map(|line| line.find("image").unwrap_or(usize::MAX))
-        .collect();
+    let columns: Vec<usize> =
+        text.lines().skip(1).map(|line| line.find("image").unwrap_or(usize::MAX)).collect();
     assert_eq!(columns.len(), 2, "{text}");
-    assert!(
-        text.contains("GiB") || text.contains("10G"),
-        "no binary units: {text}"
-    );
+    assert!(text.contains("GiB") || text.contains("10G"), "no binary units: {text}");
     assert_eq!(store.ok(&["-q", "ls"]).stdout_text().lines().count(), 2);
     store.finish();
 }
@@ -404,20 +350,12 @@ fn listings_inspections_and_check_write_nothing() {
 #[test]
 fn diff_cat_and_cp_tell_what_changed() {
     let store = small_store();
-    let mut lines: Vec<String> = store
-        .ok(&["diff", "box"])
-        .stdout_text()
-        .lines()
-        .map(str::to_owned)
-        .collect();
+    let mut lines: Vec<String> =
+        store.ok(&["diff", "box"]).stdout_text().lines().map(str::to_owned).collect();
     lines.retain(|line| line != "C /etc");
     assert_eq!(lines, ["C /etc/file"]);
     let rows = store.rows(&["diff", "box"]);
-    assert!(
-        rows.iter()
-            .any(|row| row["kind"] == "C" && row["path"] == "/etc/file"),
-        "{rows:?}"
-    );
+    assert!(rows.iter().any(|row| row["kind"] == "C" && row["path"] == "/etc/file"), "{rows:?}");
     let ranges = store.rows(&["diff", "box", "--blocks"]);
     assert!(!ranges.is_empty());
     for range in &ranges {
@@ -427,23 +365,14 @@ fn diff_cat_and_cp_tell_what_changed() {
     // Two objects: what a container has against its image, told from the image's side.
     store.ok(&["diff", "image", "box"]);
     assert_eq!(store.ok(&["cat", "box", "/etc/file"]).stdout, b"changed\n");
-    assert_eq!(
-        store.ok(&["cat", "image", "/etc/file"]).stdout,
-        b"content\n"
-    );
+    assert_eq!(store.ok(&["cat", "image", "/etc/file"]).stdout, b"content\n");
     // Through a symbolic link, as the container would see it.
     assert_eq!(store.ok(&["cat", "box", "/link"]).stdout, b"changed\n");
 
     let out = store.new_folder("out");
     store.ok(&["cp", "box:/etc", &out]);
-    assert_eq!(
-        fs::read_to_string(format!("{out}/etc/file")).unwrap(),
-        "changed\n"
-    );
-    assert_eq!(
-        fs::read_to_string(format!("{out}/etc/second")).unwrap(),
-        "second\n"
-    );
+    assert_eq!(fs::read_to_string(format!("{out}/etc/file")).unwrap(), "changed\n");
+    assert_eq!(fs::read_to_string(format!("{out}/etc/second")).unwrap(), "second\n");
     store.finish();
 }
 
@@ -459,15 +388,7 @@ fn a_folder_goes_in_and_comes_out_the_same() {
     store.ok(&["cp", &folder, "box:/opt"]);
     let out = store.new_folder("out");
     store.ok(&["cp", "box:/opt", &format!("{out}/opt")]);
-    run_tool(
-        "diff",
-        &[
-            "-r",
-            "--no-dereference",
-            folder.as_str(),
-            &format!("{out}/opt"),
-        ],
-    );
+    run_tool("diff", &["-r", "--no-dereference", folder.as_str(), &format!("{out}/opt")]);
     store.finish();
 }
 
@@ -478,10 +399,7 @@ fn export_to_standard_output_is_a_tar() {
     let path = store.path("box.tar");
     fs::write(&path, &outcome.stdout).unwrap();
     let listed = run_tool("tar", &["-tf", path.as_str()]).stdout_text();
-    let names: Vec<&str> = listed
-        .lines()
-        .map(|line| line.trim_start_matches("./"))
-        .collect();
+    let names: Vec<&str> = listed.lines().map(|line| line.trim_start_matches("./")).collect();
     for name in ["etc/", "etc/file", "etc/second", "link"] {
         assert!(names.contains(&name), "{name} is not in {names:?}");
     }

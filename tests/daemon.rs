@@ -20,12 +20,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// A store of root's with a container `box` of the busybox image.
 fn store_with_box() -> TempStore {
     let store = TempStore::with_size(Identity::Current, "4G");
-    store.ok(&[
-        "import",
-        images::busybox().to_str().unwrap(),
-        "--name",
-        "image",
-    ]);
+    store.ok(&["import", images::busybox().to_str().unwrap(), "--name", "image"]);
     store.ok(&["snapshot", "image", "box"]);
     store
 }
@@ -43,10 +38,7 @@ fn the_daemon_starts_by_itself_and_ends_when_nothing_needs_it() {
     assert_eq!(store.rows(&["ls"])[0]["mount_point"], point.as_str());
     assert_eq!(store.daemon_pid(), Some(pid));
     store.ok(&["umount", "box"]);
-    assert!(
-        host::wait_until(IDLE_LIMIT, || !host::is_alive(pid)),
-        "the daemon stays for nothing"
-    );
+    assert!(host::wait_until(IDLE_LIMIT, || !host::is_alive(pid)), "the daemon stays for nothing");
     assert_eq!(host::left_below(store.folder()), Vec::<String>::new());
     assert_eq!(store.names("ls"), ["box"]);
     store.finish();
@@ -68,22 +60,11 @@ fn the_command_that_starts_the_daemon_does_not_leave_its_output_open() {
         host::kill(daemon);
     }
     let output = reader.join().unwrap();
-    assert!(
-        done,
-        "the daemon holds the output of the command that started it"
-    );
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(done, "the daemon holds the output of the command that started it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // Nor does it keep the folder that it was started in.
     let folder = fs::read_link(format!("/proc/{daemon}/cwd")).unwrap();
-    assert!(
-        folder == Path::new("/") || folder.starts_with(store.root()),
-        "{}",
-        folder.display()
-    );
+    assert!(folder == Path::new("/") || folder.starts_with(store.root()), "{}", folder.display());
     store.ok(&["umount", "box"]);
     store.finish();
 }
@@ -93,9 +74,7 @@ fn the_command_that_starts_the_daemon_does_not_leave_its_output_open() {
 fn a_service_stays_until_it_is_stopped() {
     let store = store_with_box();
     let mut service = store.start(&["serve"]);
-    assert!(host::wait_until(Duration::from_secs(30), || store
-        .daemon_pid()
-        .is_some()));
+    assert!(host::wait_until(Duration::from_secs(30), || store.daemon_pid().is_some()));
     let pid = store.daemon_pid().unwrap();
     let point = store.new_folder("at");
     store.ok(&["mount", "box", &point]);
@@ -104,10 +83,9 @@ fn a_service_stays_until_it_is_stopped() {
     assert!(host::is_alive(pid), "a service ended by itself");
     assert_eq!(store.daemon_pid(), Some(pid));
     store.ok(&["serve", "--stop"]);
-    assert!(host::wait_until(
-        Duration::from_secs(30),
-        || !host::is_alive(pid) || service.has_ended()
-    ));
+    assert!(
+        host::wait_until(Duration::from_secs(30), || !host::is_alive(pid) || service.has_ended())
+    );
     drop(service);
     assert_eq!(store.daemon_pid(), None);
     // Stopping what is not there is no error: a script may say it twice.
@@ -152,10 +130,7 @@ fn after_a_killed_daemon_everything_works_again_and_nothing_is_left() {
     assert_eq!(host::mount_at(Path::new(&point)), None);
     store.ok(&["check"]);
     store.ok(&["mount", "box", &point]);
-    assert_eq!(
-        fs::read_to_string(format!("{point}/synced")).unwrap(),
-        "synced"
-    );
+    assert_eq!(fs::read_to_string(format!("{point}/synced")).unwrap(), "synced");
     store.ok(&["umount", "box"]);
     store.assert_file_system_clean("box");
     store.finish();
@@ -175,10 +150,7 @@ fn mounting_again_after_a_killed_daemon_needs_no_unmount_first() {
     }
     store.ok(&["mount", "box", &point]);
     for round in 0..3 {
-        assert!(
-            Path::new(&format!("{point}/round-{round}")).exists(),
-            "round {round}"
-        );
+        assert!(Path::new(&format!("{point}/round-{round}")).exists(), "round {round}");
     }
     assert_eq!(host::loops_below(store.folder()).len(), 1);
     store.ok(&["umount", "box"]);
@@ -191,9 +163,7 @@ fn mounting_again_after_a_killed_daemon_needs_no_unmount_first() {
 fn a_terminated_daemon_leaves_a_clean_pool() {
     let store = store_with_box();
     let mut service = store.start(&["serve"]);
-    assert!(host::wait_until(Duration::from_secs(30), || store
-        .daemon_pid()
-        .is_some()));
+    assert!(host::wait_until(Duration::from_secs(30), || store.daemon_pid().is_some()));
     service.signal(Signal::TERM);
     assert!(host::wait_until(Duration::from_secs(30), || service.has_ended()));
     drop(service);
@@ -216,11 +186,7 @@ fn attach_detach_mount_and_umount_can_be_said_twice() {
     let point = store.new_folder("at");
     store.ok(&["mount", "box", &point]);
     store.ok(&["mount", "box", &point]);
-    assert_eq!(
-        host::mounts_below(Path::new(&point)).len(),
-        1,
-        "mounted twice, one on the other"
-    );
+    assert_eq!(host::mounts_below(Path::new(&point)).len(), 1, "mounted twice, one on the other");
     store.ok(&["umount", "box"]);
     store.ok(&["umount", "box"]);
     assert_eq!(host::mounts_below(Path::new(&point)), []);
@@ -235,10 +201,7 @@ fn a_device_has_blocks_of_4096_bytes_and_direct_input_and_output() {
     let device = store.attach("box");
     let name = device.file_name().unwrap().to_str().unwrap().to_owned();
     let setting = |file: &str| {
-        fs::read_to_string(format!("/sys/block/{name}/{file}"))
-            .unwrap()
-            .trim()
-            .to_owned()
+        fs::read_to_string(format!("/sys/block/{name}/{file}")).unwrap().trim().to_owned()
     };
     assert_eq!(setting("queue/logical_block_size"), "4096");
     assert_eq!(setting("loop/dio"), "1");
@@ -294,10 +257,8 @@ fn commands_at_the_same_time_all_come_to_their_end() {
         snapshot.wait(Duration::from_secs(120)).assert_success();
         names.push(name);
     }
-    let points: Vec<String> = names
-        .iter()
-        .map(|name| store.new_folder(&format!("at-{name}")))
-        .collect();
+    let points: Vec<String> =
+        names.iter().map(|name| store.new_folder(&format!("at-{name}"))).collect();
     let mounting: Vec<_> = names
         .iter()
         .zip(&points)
@@ -309,10 +270,7 @@ fn commands_at_the_same_time_all_come_to_their_end() {
     for point in &points {
         fs::write(format!("{point}/file"), point).unwrap();
     }
-    let unmounting: Vec<_> = names
-        .iter()
-        .map(|name| store.start(&["umount", name]))
-        .collect();
+    let unmounting: Vec<_> = names.iter().map(|name| store.start(&["umount", name])).collect();
     for umount in unmounting {
         umount.wait(Duration::from_secs(120)).assert_success();
     }

@@ -42,9 +42,7 @@ fn median_of_reads(store: &TempStore, name: &str) -> Duration {
 fn a_thousand_snapshots_in_a_chain_read_alike_and_are_removed_in_any_order() {
     let store = TempStore::with_size(Identity::Unprivileged, "4G");
     let source = store.path("source");
-    let tar = TarWriter::new()
-        .file("file", &vec![b'x'; 256 << 10])
-        .finish();
+    let tar = TarWriter::new().file("file", &vec![b'x'; 256 << 10]).finish();
     Layout::write(Path::new(&source), &LayoutImage::new().layer(tar));
     store.ok(&["import", &source, "--name", "image"]);
     let before = store.contents();
@@ -65,18 +63,12 @@ fn a_thousand_snapshots_in_a_chain_read_alike_and_are_removed_in_any_order() {
     }
     let cost = store.pool_used_bytes() - before.pool_used_bytes;
     assert!(cost < 16 << 20, "{DEPTH} snapshots cost {cost} bytes");
-    let (first, last) = (
-        median_of_reads(&store, "box-0"),
-        median_of_reads(&store, "box-999"),
-    );
+    let (first, last) = (median_of_reads(&store, "box-0"), median_of_reads(&store, "box-999"));
     assert!(
         last < first * 2 + Duration::from_millis(20),
         "{last:?} at the end, {first:?} at the start"
     );
-    assert_eq!(
-        store.ok(&["cat", "box-999", "/changed-950"]).stdout,
-        b"950\n"
-    );
+    assert_eq!(store.ok(&["cat", "box-999", "/changed-950"]).stdout, b"950\n");
     store.ok(&["check"]);
 
     let order = shuffled(names);

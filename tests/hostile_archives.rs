@@ -18,10 +18,7 @@ const REFUSED: &[i32] = &[1];
 const REFUSED_OR_FULL: &[i32] = &[1, 5];
 
 fn good_layer() -> Vec<u8> {
-    TarWriter::new()
-        .directory("etc")
-        .file("etc/file", b"good")
-        .finish()
+    TarWriter::new().directory("etc").file("etc/file", b"good").finish()
 }
 
 /// A store that has imported before, so that what is made only once is there already.
@@ -40,11 +37,7 @@ fn assert_refused(store: &TempStore, codes: &[i32], names: &[&str], make: impl F
     let before = store.contents();
     let source = PathBuf::from(store.path("hostile"));
     make(&source);
-    store.refused(
-        codes,
-        &["import", source.to_str().unwrap(), "--name", "hostile"],
-        names,
-    );
+    store.refused(codes, &["import", source.to_str().unwrap(), "--name", "hostile"], names);
     assert_eq!(store.contents(), before, "a refused import left something");
     store.ok(&["check"]);
     let _ = fs::remove_dir_all(&source);
@@ -53,61 +46,27 @@ fn assert_refused(store: &TempStore, codes: &[i32], names: &[&str], make: impl F
 
 /// The entries that try to get out, and the name by which each must be told.
 fn escaping_layers() -> Vec<(&'static str, TarWriter)> {
-    let start = || {
-        TarWriter::new()
-            .directory("folder")
-            .file("folder/good", b"good")
-    };
+    let start = || TarWriter::new().directory("folder").file("folder/good", b"good");
     vec![
         ("/canary", start().file("/canary", b"evil")),
         ("../canary", start().file("../canary", b"evil")),
-        (
-            "folder/../../canary",
-            start().file("folder/../../canary", b"evil"),
-        ),
-        (
-            "..",
-            start().entry(
-                &Header {
-                    name: b"..",
-                    kind: b'5',
-                    ..Header::default()
-                },
-                b"",
-            ),
-        ),
+        ("folder/../../canary", start().file("folder/../../canary", b"evil")),
+        ("..", start().entry(&Header { name: b"..", kind: b'5', ..Header::default() }, b"")),
         ("../.wh.canary", start().file("../.wh.canary", b"")),
         (
             "way/canary",
-            start()
-                .symlink("way", "../../../../../../../..")
-                .file("way/canary", b"evil"),
+            start().symlink("way", "../../../../../../../..").file("way/canary", b"evil"),
         ),
         ("linked", start().hard_link("linked", "../canary")),
-        (
-            "linked",
-            start().hard_link("linked", "../../../../../../etc/passwd"),
-        ),
+        ("linked", start().hard_link("linked", "../../../../../../etc/passwd")),
         ("linked", start().hard_link("linked", "folder/absent")),
         ("linked", start().hard_link("linked", "folder")),
         (
             "way/linked",
-            start()
-                .symlink("way", "../../../../../..")
-                .hard_link("way/linked", "folder/good"),
+            start().symlink("way", "../../../../../..").hard_link("way/linked", "folder/good"),
         ),
-        (
-            "../canary",
-            start()
-                .pax(&[("path", b"../canary")])
-                .file("harmless", b"evil"),
-        ),
-        (
-            "linked",
-            start()
-                .pax(&[("linkpath", b"../canary")])
-                .hard_link("linked", "folder/good"),
-        ),
+        ("../canary", start().pax(&[("path", b"../canary")]).file("harmless", b"evil")),
+        ("linked", start().pax(&[("linkpath", b"../canary")]).hard_link("linked", "folder/good")),
     ]
 }
 
@@ -151,10 +110,7 @@ fn a_wrong_digest_or_diff_id_is_refused() {
         fs::write(layout.blob(&digest), bytes).unwrap();
     });
     assert_refused(&store, REFUSED, &[], |source| {
-        Layout::write(
-            source,
-            &LayoutImage::new().layer(layer.clone()).with_wrong_diff_id(),
-        );
+        Layout::write(source, &LayoutImage::new().layer(layer.clone()).with_wrong_diff_id());
     });
     assert_refused(&store, &[1, 3], &[hex], |source| {
         let layout = Layout::write(source, &LayoutImage::new().layer(layer.clone()));
@@ -180,13 +136,9 @@ fn truncated_archives_are_refused() {
         assert_refused(&store, REFUSED, &["file"], |source| {
             Layout::write(source, &LayoutImage::new().layer(cut.clone()));
         });
-        assert_refused(&store, REFUSED, &["file"], |source| {
-            fs::write(source, &cut).unwrap()
-        });
+        assert_refused(&store, REFUSED, &["file"], |source| fs::write(source, &cut).unwrap());
     }
-    assert_refused(&store, REFUSED, &[], |source| {
-        fs::write(source, &layer[..300]).unwrap()
-    });
+    assert_refused(&store, REFUSED, &[], |source| fs::write(source, &layer[..300]).unwrap());
     // A compressed stream that ends early.
     assert_refused(&store, REFUSED, &[], |source| {
         let plain = format!("{}.plain", source.display());
@@ -213,54 +165,21 @@ fn headers_that_lie_are_refused() {
         bytes
     };
     let layers = [
+        ("liar", TarWriter::new().entry(&claim(0o77_777_777_777), b"short").finish()),
         (
             "liar",
-            TarWriter::new()
-                .entry(&claim(0o77_777_777_777), b"short")
-                .finish(),
+            TarWriter::new().pax(&[("size", b"18446744073709551615")]).file("liar", b"").finish(),
         ),
-        (
-            "liar",
-            TarWriter::new()
-                .pax(&[("size", b"18446744073709551615")])
-                .file("liar", b"")
-                .finish(),
-        ),
-        (
-            "liar",
-            TarWriter::new()
-                .pax(&[("size", b"-1")])
-                .file("liar", b"")
-                .finish(),
-        ),
-        (
-            "",
-            TarWriter::new()
-                .pax(&[("path", b"li\0ar")])
-                .file("x", b"")
-                .finish(),
-        ),
+        ("liar", TarWriter::new().pax(&[("size", b"-1")]).file("liar", b"").finish()),
+        ("", TarWriter::new().pax(&[("path", b"li\0ar")]).file("x", b"").finish()),
         ("", damaged),
         (
             "liar",
             TarWriter::new()
-                .entry(
-                    &Header {
-                        name: b"liar",
-                        kind: b'?',
-                        ..Header::default()
-                    },
-                    b"",
-                )
+                .entry(&Header { name: b"liar", kind: b'?', ..Header::default() }, b"")
                 .finish(),
         ),
-        (
-            "",
-            TarWriter::new()
-                .pax(&[("path", &[b'p'; 5000][..])])
-                .file("x", b"")
-                .finish(),
-        ),
+        ("", TarWriter::new().pax(&[("path", &[b'p'; 5000][..])]).file("x", b"").finish()),
         (
             "",
             TarWriter::new()
@@ -318,14 +237,8 @@ fn documents_that_are_not_what_they_should_be_are_refused() {
     let store = used_store(Identity::Unprivileged);
     let write = |source: &Path| Layout::write(source, &LayoutImage::new().layer(good_layer()));
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    for text in [
-        "",
-        "{}",
-        "not json",
-        "[]",
-        r#"{"schemaVersion":2,"manifests":[]}"#,
-        deep.as_str(),
-    ] {
+    for text in ["", "{}", "not json", "[]", r#"{"schemaVersion":2,"manifests":[]}"#, deep.as_str()]
+    {
         assert_refused(&store, &[1, 3], &[], |source| {
             write(source);
             fs::write(source.join("index.json"), text).unwrap();
@@ -336,11 +249,7 @@ fn documents_that_are_not_what_they_should_be_are_refused() {
         write(source);
         let index = fs::read_to_string(source.join("index.json")).unwrap();
         let start = index.find("sha256:").unwrap() + "sha256:".len();
-        let evil = format!(
-            "{}../../../../etc/passwd{}",
-            &index[..start],
-            &index[start + 64..]
-        );
+        let evil = format!("{}../../../../etc/passwd{}", &index[..start], &index[start + 64..]);
         fs::write(source.join("index.json"), evil).unwrap();
     });
     store.finish();
@@ -349,9 +258,8 @@ fn documents_that_are_not_what_they_should_be_are_refused() {
 #[test]
 fn sources_that_are_no_image_are_refused() {
     let store = used_store(Identity::Unprivileged);
-    let noise: Vec<u8> = (0..100_000_u32)
-        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
-        .collect();
+    let noise: Vec<u8> =
+        (0..100_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     assert_refused(&store, REFUSED, &[&store.path("hostile")], |source| {
         fs::write(source, &noise).unwrap();
     });
@@ -360,16 +268,8 @@ fn sources_that_are_no_image_are_refused() {
     });
     let before = store.contents();
     let absent = store.path("absent");
-    store.refused(
-        &[1, 3],
-        &["import", &absent, "--name", "absent"],
-        &[&absent],
-    );
-    store.refused(
-        &[1, 2],
-        &["import", "/dev/null", "--name", "null"],
-        &["/dev/null"],
-    );
+    store.refused(&[1, 3], &["import", &absent, "--name", "absent"], &[&absent]);
+    store.refused(&[1, 2], &["import", "/dev/null", "--name", "null"], &["/dev/null"]);
     assert_eq!(store.contents(), before);
     store.finish();
 }

@@ -148,11 +148,7 @@ fn every_form_of_an_image_gives_the_same_tree_and_shares_the_same_layers() {
         ("docker-archive", images::busybox_docker_archive()),
     ] {
         store.ok(&["import", archive.to_str().unwrap(), "--name", name]);
-        assert_eq!(
-            store.layer_count(),
-            layers,
-            "{name} brought layers that were there"
-        );
+        assert_eq!(store.layer_count(), layers, "{name} brought layers that were there");
         mounted_tree(&store, name).assert_same(&tree);
     }
     // From standard input.
@@ -209,12 +205,7 @@ fn a_root_file_system_as_tar_or_folder_gives_the_tree_it_holds() {
 #[ignore = "needs root: GNU tar restores owners and devices"]
 fn an_exported_container_extracts_to_the_tree_it_was() {
     let store = TempStore::new();
-    store.ok(&[
-        "import",
-        images::debian().to_str().unwrap(),
-        "--name",
-        "image",
-    ]);
+    store.ok(&["import", images::debian().to_str().unwrap(), "--name", "image"]);
     let expected = mounted_tree(&store, "image");
     store.ok(&["snapshot", "image", "box"]);
     let tar = store.path("box.tar");
@@ -248,12 +239,7 @@ fn an_exported_container_extracts_to_the_tree_it_was() {
 #[ignore = "needs root: mounts"]
 fn an_exported_oci_archive_imports_to_the_same_tree_with_its_layers() {
     let store = TempStore::new();
-    store.ok(&[
-        "import",
-        images::busybox().to_str().unwrap(),
-        "--name",
-        "image",
-    ]);
+    store.ok(&["import", images::busybox().to_str().unwrap(), "--name", "image"]);
     let expected = mounted_tree(&store, "image");
     let layers = store.layer_count();
     let archive = store.path("image.oci.tar");
@@ -286,10 +272,7 @@ fn a_second_image_costs_only_the_layer_that_differs() {
 #[ignore = "needs root: the debian images are made as root"]
 fn debian_variant_costs_only_its_fourth_layer() {
     let (first, second) = (images::debian(), images::debian_variant());
-    let (below, above) = (
-        layout::layer_digests(&first),
-        layout::layer_digests(&second),
-    );
+    let (below, above) = (layout::layer_digests(&first), layout::layer_digests(&second));
     assert_eq!(below[..3], above[..3], "the images share three layers");
     assert_ne!(below[3], above[3]);
 
@@ -298,12 +281,8 @@ fn debian_variant_costs_only_its_fourth_layer() {
     let alone = store.pool_used_bytes();
     let own_bytes = |name: &str| {
         let layers = store.rows(&["layers"]);
-        let layer = layers
-            .into_iter()
-            .find(|layer| layer["depth"].as_u64() == Some(3));
-        layer.unwrap_or_else(|| panic!("no fourth layer of {name}"))["own_bytes"]
-            .as_u64()
-            .unwrap()
+        let layer = layers.into_iter().find(|layer| layer["depth"].as_u64() == Some(3));
+        layer.unwrap_or_else(|| panic!("no fourth layer of {name}"))["own_bytes"].as_u64().unwrap()
     };
     let fourth = own_bytes("variant");
     store.ok(&["import", first.to_str().unwrap(), "--name", "debian"]);
@@ -311,10 +290,7 @@ fn debian_variant_costs_only_its_fourth_layer() {
     let both = store.contents();
     let cost = both.pool_used_bytes - alone;
     // The two fourth layers are of one kind and size; the image's document comes on top.
-    assert!(
-        cost <= 4 * fourth + (256 << 10),
-        "{cost} bytes, the variant's own layer has {fourth}"
-    );
+    assert!(cost <= 4 * fourth + (256 << 10), "{cost} bytes, the variant's own layer has {fourth}");
     assert!(cost * 20 < alone, "{cost} bytes beside {alone}");
 
     store.ok(&["rmi", "debian"]);

@@ -22,10 +22,8 @@ fn write_image(source: &Path) {
             let content = vec![layer.wrapping_add(number.to_le_bytes()[0]); 4000];
             tar = tar.file(&format!("files/{layer}-{number}"), &content);
         }
-        image = image.layer(
-            tar.file(&format!("large-{layer}"), &vec![layer + 1; 16 << 20])
-                .finish(),
-        );
+        image =
+            image.layer(tar.file(&format!("large-{layer}"), &vec![layer + 1; 16 << 20]).finish());
     }
     Layout::write(source, &image);
 }
@@ -75,11 +73,7 @@ fn cut_off(identity: Identity, signal: Signal) {
                     .iter()
                     .all(|mount| mount.kind.starts_with("fuse"))
         });
-        assert!(
-            clean,
-            "cut off after {percent} %: {:#?}",
-            host::left_below(store.folder())
-        );
+        assert!(clean, "cut off after {percent} %: {:#?}", host::left_below(store.folder()));
     }
     assert!(cut >= 3, "only {cut} imports were cut off");
     store.ok(&["import", &source, "--name", "cut"]);

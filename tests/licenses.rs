@@ -20,9 +20,7 @@ fn allowed() -> BTreeSet<String> {
     let (_, licenses) = text.split_once("[licenses]").expect("a section [licenses]");
     let (_, list) = licenses.split_once("allow = [").expect("a list 'allow'");
     let (list, _) = list.split_once(']').expect("the end of the list");
-    let words = list
-        .split(',')
-        .map(|word| word.trim().trim_matches('"').to_owned());
+    let words = list.split(',').map(|word| word.trim().trim_matches('"').to_owned());
     words.filter(|word| !word.is_empty()).collect()
 }
 
@@ -35,10 +33,7 @@ struct Expression<'a> {
 impl Expression<'_> {
     /// May a package with this expression be used?
     fn is_allowed(text: &str, allowed: &BTreeSet<String>) -> bool {
-        let text = text
-            .replace('(', " ( ")
-            .replace(')', " ) ")
-            .replace('/', " OR ");
+        let text = text.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
         // An exception adds permissions: the licence itself decides.
         let mut tokens: Vec<&str> = Vec::new();
         let mut words = text.split_whitespace();
@@ -97,14 +92,8 @@ fn licence_expressions_are_understood() {
     ] {
         assert!(Expression::is_allowed(good, &allowed), "{good}");
     }
-    for bad in [
-        "GPL-3.0",
-        "MIT AND GPL-3.0",
-        "",
-        "(MIT OR GPL-3.0) AND LGPL-2.1",
-        "MIT OR",
-        "(MIT",
-    ] {
+    for bad in ["GPL-3.0", "MIT AND GPL-3.0", "", "(MIT OR GPL-3.0) AND LGPL-2.1", "MIT OR", "(MIT"]
+    {
         assert!(!Expression::is_allowed(bad, &allowed), "{bad}");
     }
 }
@@ -112,16 +101,8 @@ fn licence_expressions_are_understood() {
 #[test]
 fn every_dependency_has_an_allowed_licence_and_comes_from_the_registry() {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args([
-        "metadata",
-        "--format-version",
-        "1",
-        "--locked",
-        "--filter-platform",
-    ]);
-    command
-        .arg("x86_64-unknown-linux-gnu")
-        .current_dir(repository());
+    command.args(["metadata", "--format-version", "1", "--locked", "--filter-platform"]);
+    command.arg("x86_64-unknown-linux-gnu").current_dir(repository());
     let metadata = run_within(command, TIME_LIMIT).assert_success().json();
     let allowed = allowed();
     assert!(allowed.len() > 2);
@@ -136,11 +117,7 @@ fn every_dependency_has_an_allowed_licence_and_comes_from_the_registry() {
         if !used.contains(package["id"].as_str().unwrap()) {
             continue;
         }
-        let name = format!(
-            "{} {}",
-            package["name"].as_str().unwrap(),
-            package["version"]
-        );
+        let name = format!("{} {}", package["name"].as_str().unwrap(), package["version"]);
         let license = package["license"].as_str().unwrap_or("");
         if !Expression::is_allowed(license, &allowed) {
             faults.push(format!("{name}: licence '{license}'"));
@@ -151,9 +128,5 @@ fn every_dependency_has_an_allowed_licence_and_comes_from_the_registry() {
             faults.push(format!("{name}: from {}", package["source"]));
         }
     }
-    assert!(
-        faults.is_empty(),
-        "not allowed by deny.toml:\n{}",
-        faults.join("\n")
-    );
+    assert!(faults.is_empty(), "not allowed by deny.toml:\n{}", faults.join("\n"));
 }

@@ -31,11 +31,7 @@ fn mount(store: &TempStore, container: &str) -> String {
     store.ok(&["mount", container, &point]);
     let mounted = host::mount_at(Path::new(&point)).expect("a mount at the mount point");
     assert_eq!(mounted.kind, "ext4");
-    assert!(
-        mounted.source.starts_with("/dev"),
-        "mounted from {}",
-        mounted.source.display()
-    );
+    assert!(mounted.source.starts_with("/dev"), "mounted from {}", mounted.source.display());
     point
 }
 
@@ -74,22 +70,9 @@ fn sorted_lines(text: &str) -> Vec<String> {
 
 fn assert_changed(point: &str) {
     let root = Path::new(point);
-    assert_eq!(
-        fs::read_to_string(root.join("added/file")).unwrap(),
-        "new content\n"
-    );
-    assert_eq!(
-        fs::read_to_string(root.join("etc/motd")).unwrap(),
-        "changed content\n"
-    );
-    assert_eq!(
-        fs::metadata(root.join("etc/passwd"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o7777,
-        0o600
-    );
+    assert_eq!(fs::read_to_string(root.join("added/file")).unwrap(), "new content\n");
+    assert_eq!(fs::read_to_string(root.join("etc/motd")).unwrap(), "changed content\n");
+    assert_eq!(fs::metadata(root.join("etc/passwd")).unwrap().permissions().mode() & 0o7777, 0o600);
     assert!(!root.join("etc/profile").exists());
 }
 
@@ -108,11 +91,7 @@ fn whole_job(source: &Path) {
 
     store.ok(&["snapshot", "image", "box"]);
     assert_eq!(store.names("ls"), ["box"]);
-    assert_eq!(
-        store.ok(&["diff", "box"]).stdout_text(),
-        "",
-        "a new container differs in nothing"
-    );
+    assert_eq!(store.ok(&["diff", "box"]).stdout_text(), "", "a new container differs in nothing");
     let point = mount(&store, "box");
     let expected = change(&point);
     umount(&store, "box", &point);
@@ -121,14 +100,8 @@ fn whole_job(source: &Path) {
     umount(&store, "box", &point);
     store.assert_file_system_clean("box");
 
-    assert_eq!(
-        sorted_lines(&store.ok(&["diff", "box"]).stdout_text()),
-        expected
-    );
-    assert_eq!(
-        store.ok(&["cat", "box", "/added/file"]).stdout,
-        b"new content\n"
-    );
+    assert_eq!(sorted_lines(&store.ok(&["diff", "box"]).stdout_text()), expected);
+    assert_eq!(store.ok(&["cat", "box", "/added/file"]).stdout, b"new content\n");
 
     // Committed: the next container has the changes, one of the first image has not.
     store.ok(&["commit", "box", "changed"]);
@@ -140,10 +113,7 @@ fn whole_job(source: &Path) {
     store.ok(&["snapshot", "image", "third"]);
     let point = mount(&store, "third");
     assert!(!Path::new(&point).join("added").exists());
-    assert_eq!(
-        fs::read_to_string(format!("{point}/etc/motd")).unwrap(),
-        "as prepared\n"
-    );
+    assert_eq!(fs::read_to_string(format!("{point}/etc/motd")).unwrap(), "as prepared\n");
     umount(&store, "third", &point);
     store.assert_file_system_clean("second");
     store.assert_file_system_clean("third");
@@ -192,10 +162,7 @@ fn a_removed_container_gives_its_space_back_and_a_new_one_does_not_see_what_it_h
     let device = store.attach("box");
     let found = finds_run_of(&device, 0xA5);
     store.ok(&["detach", "box"]);
-    assert!(
-        !found,
-        "a new container's device shows bytes of a removed one"
-    );
+    assert!(!found, "a new container's device shows bytes of a removed one");
     store.ok(&["rm", "box"]);
     assert_eq!(store.contents(), before);
     store.finish();
@@ -211,10 +178,7 @@ fn finds_run_of(device: &Path, value: u8) -> bool {
         if count == 0 {
             return false;
         }
-        if chunk[..count]
-            .chunks(4096)
-            .any(|block| block.iter().all(|byte| *byte == value))
-        {
+        if chunk[..count].chunks(4096).any(|block| block.iter().all(|byte| *byte == value)) {
             return true;
         }
     }
@@ -252,17 +216,10 @@ struct Writer {
 
 impl Writer {
     fn start(path: String) -> Writer {
-        let (stop, synced) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU64::new(0)),
-        );
+        let (stop, synced) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, count) = (Arc::clone(&stop), Arc::clone(&synced));
         let thread = std::thread::spawn(move || {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .unwrap();
+            let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
             while !told.load(Ordering::Relaxed) {
                 let number = count.load(Ordering::Relaxed);
                 file.write_all(&number.to_le_bytes()).unwrap();
@@ -270,11 +227,7 @@ impl Writer {
                 count.store(number + 1, Ordering::Relaxed);
             }
         });
-        Writer {
-            stop,
-            synced,
-            thread,
-        }
+        Writer { stop, synced, thread }
     }
 
     fn synced(&self) -> u64 {
@@ -295,9 +248,7 @@ fn commit_while_being_written_holds_everything_synced_before_it() {
     store.ok(&["snapshot", "image", "box"]);
     let point = mount(&store, "box");
     let writer = Writer::start(format!("{point}/records"));
-    assert!(host::wait_until(Duration::from_secs(60), || writer
-        .synced()
-        > 20));
+    assert!(host::wait_until(Duration::from_secs(60), || writer.synced() > 20));
     let mut bounds = Vec::new();
     for round in 0..3 {
         let before = writer.synced();
@@ -305,9 +256,7 @@ fn commit_while_being_written_holds_everything_synced_before_it() {
         bounds.push((before, writer.synced() + 1));
         // The writer goes on: the file system is thawed.
         let after = writer.synced();
-        assert!(host::wait_until(Duration::from_secs(60), || writer
-            .synced()
-            > after + 5));
+        assert!(host::wait_until(Duration::from_secs(60), || writer.synced() > after + 5));
     }
     writer.stop();
     umount(&store, "box", &point);
@@ -319,10 +268,7 @@ fn commit_while_being_written_holds_everything_synced_before_it() {
         let point = mount(&store, &name);
         let bytes = fs::read(format!("{point}/records")).unwrap();
         let count = u64::try_from(bytes.len() / 8).unwrap();
-        assert!(
-            *least <= count && count <= *most,
-            "{count} records, not {least} to {most}"
-        );
+        assert!(*least <= count && count <= *most, "{count} records, not {least} to {most}");
         for (number, record) in bytes.chunks_exact(8).enumerate() {
             assert_eq!(record, u64::try_from(number).unwrap().to_le_bytes());
         }
@@ -344,10 +290,7 @@ fn a_container_of_a_container_sees_its_state_and_goes_its_own_way() {
     store.ok(&["snapshot", "first", "second"]);
     for (name, text) in [("first", "first's"), ("second", "second's")] {
         let point = mount(&store, name);
-        assert_eq!(
-            fs::read_to_string(format!("{point}/shared")).unwrap(),
-            "one"
-        );
+        assert_eq!(fs::read_to_string(format!("{point}/shared")).unwrap(), "one");
         fs::write(format!("{point}/shared"), text).unwrap();
         umount(&store, name, &point);
     }
@@ -387,41 +330,25 @@ fn the_job_without_root_on_busybox() {
     let before = store.contents();
 
     store.ok(&["snapshot", "image", "box"]);
-    assert_eq!(
-        store.ok(&["cat", "box", "/etc/motd"]).stdout,
-        b"changed by the third layer\n"
-    );
+    assert_eq!(store.ok(&["cat", "box", "/etc/motd"]).stdout, b"changed by the third layer\n");
     let incoming = store.path("incoming");
     fs::write(&incoming, "brought in\n").unwrap();
     fs::set_permissions(&incoming, fs::Permissions::from_mode(0o644)).unwrap();
     store.ok(&["cp", &incoming, "box:/etc/incoming"]);
-    assert_eq!(
-        store.ok(&["cat", "box", "/etc/incoming"]).stdout,
-        b"brought in\n"
-    );
+    assert_eq!(store.ok(&["cat", "box", "/etc/incoming"]).stdout, b"brought in\n");
     let lines = sorted_lines(&store.ok(&["diff", "box"]).stdout_text());
     assert_eq!(lines, ["A /etc/incoming", "C /etc"]);
     let out = store.new_folder("out");
     store.ok(&["cp", "box:/etc/incoming", &format!("{out}/outgoing")]);
-    assert_eq!(
-        fs::read_to_string(format!("{out}/outgoing")).unwrap(),
-        "brought in\n"
-    );
+    assert_eq!(fs::read_to_string(format!("{out}/outgoing")).unwrap(), "brought in\n");
 
     store.ok(&["commit", "box", "changed"]);
     store.ok(&["snapshot", "changed", "second"]);
-    assert_eq!(
-        store.ok(&["cat", "second", "/etc/incoming"]).stdout,
-        b"brought in\n"
-    );
+    assert_eq!(store.ok(&["cat", "second", "/etc/incoming"]).stdout, b"brought in\n");
     let tar = format!("{out}/second.tar");
     store.ok(&["export", "second", "-o", &tar]);
     let listed = thinstore_tests::run_tool("tar", &["-tf", tar.as_str()]).stdout_text();
-    assert!(
-        listed
-            .lines()
-            .any(|line| line.trim_start_matches("./") == "etc/incoming")
-    );
+    assert!(listed.lines().any(|line| line.trim_start_matches("./") == "etc/incoming"));
 
     store.ok(&["rm", "box", "second"]);
     store.ok(&["rmi", "changed"]);

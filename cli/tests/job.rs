@@ -1,5 +1,7 @@
 //! The main job, without root and without a daemon, as far as that goes.
 #![allow(missing_docs)]
+// a test that cannot go on ends here
+#![allow(clippy::expect_used, clippy::panic)]
 
 mod common;
 
@@ -25,7 +27,10 @@ fn an_image_is_imported_and_listed() {
     assert_eq!(layers[0]["images"], serde_json::json!(["base:latest"]));
     let tree = place.json(["tree"]);
     assert_eq!(tree[0]["kind"], "template");
-    assert_eq!((&tree[1]["kind"], &tree[1]["parent_layer_id"]), (&"layer".into(), &tree[0]["layer_id"]));
+    assert_eq!(
+        (&tree[1]["kind"], &tree[1]["parent_layer_id"]),
+        (&"layer".into(), &tree[0]["layer_id"])
+    );
     assert_eq!(text(&place, "base", "/etc/motd"), "welcome\n");
     assert_eq!(text(&place, "base", "lib/../../etc/issue"), "welcome\n");
     place.assert_clean();
@@ -50,7 +55,8 @@ fn an_image_comes_from_standard_input() {
 #[test]
 fn layers_are_stored_once() {
     let place = Place::with_image();
-    let used = |place: &Place| place.json(["df", "--wait"])["pool_used_bytes"].as_u64().expect("bytes");
+    let used =
+        |place: &Place| place.json(["df", "--wait"])["pool_used_bytes"].as_u64().expect("bytes");
     let before = used(&place);
     let tree = place.make_tree();
     let outcome = place.json(["import", tree.to_str().expect("UTF-8"), "--name", "same"]);
@@ -175,7 +181,10 @@ fn an_exported_image_comes_back_the_same() {
     let outcome = place.json(["import", "image.tar", "--name", "third"]);
     assert_eq!((&outcome["layers"], &outcome["reused_layers"]), (&2.into(), &1.into()));
     assert_eq!(place.run(["diff", "second", "third"]).good().text(), "");
-    assert_eq!(place.json(["layers"]).as_array().expect("a list").len(), before.as_array().expect("a list").len() + 1);
+    assert_eq!(
+        place.json(["layers"]).as_array().expect("a list").len(),
+        before.as_array().expect("a list").len() + 1
+    );
 }
 
 #[test]
@@ -203,8 +212,12 @@ fn usage_has_its_promised_fields() {
     place.run(["snapshot", "base", "c"]).good();
     let report = place.json(["df"]);
     for field in [
-        "pool_size_bytes", "pool_used_bytes", "pending_free_bytes", "data_bytes",
-        "metadata_bytes", "reserved_bytes",
+        "pool_size_bytes",
+        "pool_used_bytes",
+        "pending_free_bytes",
+        "data_bytes",
+        "metadata_bytes",
+        "reserved_bytes",
     ] {
         assert!(report[field].is_u64(), "{field}");
     }
@@ -226,7 +239,10 @@ fn inspect_has_dockers_shape() {
     let found = place.json(["inspect", "c", "base"]);
     let container = &found[0];
     assert_eq!(container["Id"].as_str().expect("an id").len(), 64);
-    assert_eq!((&container["Name"], &container["GraphDriver"]["Name"]), (&"/c".into(), &"thin".into()));
+    assert_eq!(
+        (&container["Name"], &container["GraphDriver"]["Name"]),
+        (&"/c".into(), &"thin".into())
+    );
     assert_eq!(container["GraphDriver"]["Data"]["DeviceSize"], (64 << 20).to_string());
     assert_eq!(container["Mounts"], serde_json::json!([]));
     let created = container["Created"].as_str().expect("a time");
@@ -275,7 +291,10 @@ fn the_demo_runs_and_leaves_nothing() {
     let steps = run.good().json();
     let steps = steps.as_array().expect("a list");
     assert!(steps.len() >= 12, "{} steps", steps.len());
-    assert!(steps.iter().any(|step| step["results"].to_string().contains("to the byte")), "{steps:?}");
+    assert!(
+        steps.iter().any(|step| step["results"].to_string().contains("to the byte")),
+        "{steps:?}"
+    );
     assert!(steps.iter().any(|step| step["results"].to_string().contains("clean")));
     assert_eq!(fs::read_dir(place.path("tmp")).expect("there").count(), 0);
 }

@@ -1,5 +1,7 @@
 //! What bad use gets: a clear sentence, the right exit code, and nothing changed.
 #![allow(missing_docs)]
+// a test that cannot go on ends here
+#![allow(clippy::expect_used, clippy::panic)]
 
 mod common;
 
@@ -11,9 +13,30 @@ use common::{PROGRAM, Place, finish};
 #[test]
 fn help_and_version_are_answered_by_every_command() {
     let commands = [
-        "init", "import", "images", "layers", "tree", "snapshot", "ls", "mount", "umount",
-        "attach", "detach", "commit", "diff", "cat", "cp", "export", "rm", "rmi", "inspect", "df",
-        "check", "serve", "demo", "completions",
+        "init",
+        "import",
+        "images",
+        "layers",
+        "tree",
+        "snapshot",
+        "ls",
+        "mount",
+        "umount",
+        "attach",
+        "detach",
+        "commit",
+        "diff",
+        "cat",
+        "cp",
+        "export",
+        "rm",
+        "rmi",
+        "inspect",
+        "df",
+        "check",
+        "serve",
+        "demo",
+        "completions",
     ];
     for command in commands {
         for option in ["--help", "--version"] {
@@ -242,7 +265,8 @@ fn a_hostile_archive_leaves_nothing_behind() {
 #[test]
 fn a_pipe_that_nobody_reads_ends_quietly() {
     let place = Place::with_image();
-    for arguments in [&["cat", "base", "/srv/data"][..], &["export", "base"], &["inspect", "base"]] {
+    for arguments in [&["cat", "base", "/srv/data"][..], &["export", "base"], &["inspect", "base"]]
+    {
         let mut child = place
             .command()
             .args(arguments)
@@ -272,6 +296,7 @@ fn completions_and_manual_pages_are_written() {
 #[test]
 fn the_root_comes_from_the_environment_too() {
     let place = Place::with_image();
-    let run = finish(Command::new(PROGRAM).env("THINSTORE_ROOT", place.root()).args(["images", "-q"]));
+    let run =
+        finish(Command::new(PROGRAM).env("THINSTORE_ROOT", place.root()).args(["images", "-q"]));
     assert_eq!(run.good().text(), "base:latest\n");
 }

@@ -76,10 +76,7 @@ impl Outcome {
             "the exit code is {}, not {codes:?}\n{self}",
             self.code()
         );
-        assert!(
-            !self.stderr_text().contains("panicked at"),
-            "the program panicked\n{self}"
-        );
+        assert!(!self.stderr_text().contains("panicked at"), "the program panicked\n{self}");
         self
     }
 
@@ -98,23 +95,13 @@ impl Outcome {
         let text = self.stderr_text();
         let sentence = text.trim();
         assert!(!sentence.is_empty(), "nothing on standard error\n{self}");
-        assert_eq!(
-            sentence.lines().count(),
-            1,
-            "more than one line on standard error\n{self}"
-        );
+        assert_eq!(sentence.lines().count(), 1, "more than one line on standard error\n{self}");
         assert!(sentence.contains(' '), "not a sentence\n{self}");
         for name in names {
-            assert!(
-                sentence.contains(name),
-                "the sentence does not name '{name}'\n{self}"
-            );
+            assert!(sentence.contains(name), "the sentence does not name '{name}'\n{self}");
         }
         for debris in ["Error {", "Os {", "kind:", "RUST_BACKTRACE"] {
-            assert!(
-                !sentence.contains(debris),
-                "the sentence shows '{debris}'\n{self}"
-            );
+            assert!(!sentence.contains(debris), "the sentence shows '{debris}'\n{self}");
         }
         sentence.to_owned()
     }
@@ -132,11 +119,7 @@ pub struct Running {
 /// The words of a command, as a person could paste them.
 pub fn describe(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(
-        command
-            .get_args()
-            .map(|word| word.to_string_lossy().into_owned()),
-    );
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
     words.join(" ")
 }
 
@@ -151,13 +134,7 @@ impl Running {
         command.stderr(stderr.try_clone().expect("a second descriptor"));
         let text = describe(&command);
         match command.spawn() {
-            Ok(child) => Running {
-                command: text,
-                child,
-                stdout,
-                stderr,
-                started: Instant::now(),
-            },
+            Ok(child) => Running { command: text, child, stdout, stderr, started: Instant::now() },
             Err(error) => panic!("cannot run '{text}': {error}"),
         }
     }
@@ -220,8 +197,7 @@ impl Drop for Running {
 
 fn read_from_start(file: &mut File) -> Vec<u8> {
     let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0))
-        .expect("rewind captured output");
+    file.seek(SeekFrom::Start(0)).expect("rewind captured output");
     file.read_to_end(&mut bytes).expect("read captured output");
     bytes
 }

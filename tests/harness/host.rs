@@ -68,18 +68,12 @@ fn parse_mount(line: &[u8]) -> Option<Mount> {
 /// Every mount that this process sees, in the order in which they were made.
 pub fn mounts() -> Vec<Mount> {
     let table = fs::read("/proc/self/mountinfo").expect("read /proc/self/mountinfo");
-    table
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse_mount)
-        .collect()
+    table.split(|byte| *byte == b'\n').filter_map(parse_mount).collect()
 }
 
 /// The mounts at or below `folder`, in the order in which they were made.
 pub fn mounts_below(folder: &Path) -> Vec<Mount> {
-    mounts()
-        .into_iter()
-        .filter(|mount| mount.point.starts_with(folder))
-        .collect()
+    mounts().into_iter().filter(|mount| mount.point.starts_with(folder)).collect()
 }
 
 /// The mount at `point`, if there is one: the topmost.
@@ -110,10 +104,7 @@ pub fn loops() -> Vec<Loop> {
 
 /// The loop devices whose backing file lies below `folder`.
 pub fn loops_below(folder: &Path) -> Vec<Loop> {
-    loops()
-        .into_iter()
-        .filter(|one| one.backing.starts_with(folder))
-        .collect()
+    loops().into_iter().filter(|one| one.backing.starts_with(folder)).collect()
 }
 
 /// The processes other than this one that have `folder` on their command line.
@@ -143,12 +134,7 @@ pub fn processes_of(folder: &Path) -> Vec<(i32, String)> {
 /// Is a process there, and not a zombie?
 pub fn is_alive(pid: i32) -> bool {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => !stat
-            .rsplit(')')
-            .next()
-            .unwrap_or("")
-            .trim_start()
-            .starts_with(['Z', 'X']),
+        Ok(stat) => !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with(['Z', 'X']),
         Err(_) => false,
     }
 }
@@ -182,11 +168,7 @@ pub fn left_below(folder: &Path) -> Vec<String> {
         left.push(format!("mount {} ({})", mount.point.display(), mount.kind));
     }
     for one in loops_below(folder) {
-        left.push(format!(
-            "{} on {}",
-            one.device.display(),
-            one.backing.display()
-        ));
+        left.push(format!("{} on {}", one.device.display(), one.backing.display()));
     }
     for (pid, line) in processes_of(folder) {
         left.push(format!("process {pid}: {line}"));
@@ -206,10 +188,7 @@ pub fn take_down(folder: &Path) {
         kill(pid);
     }
     for one in loops_below(folder) {
-        let _ = std::process::Command::new("losetup")
-            .arg("-d")
-            .arg(&one.device)
-            .status();
+        let _ = std::process::Command::new("losetup").arg("-d").arg(&one.device).status();
     }
     for mount in mounts_below(folder).into_iter().rev() {
         unmount(&mount.point);
@@ -222,10 +201,7 @@ fn unmount(point: &Path) {
     }
     if rustix::mount::unmount(point, UnmountFlags::DETACH).is_err() {
         // Without root, a FUSE mount of one's own goes through the setuid helper.
-        let _ = std::process::Command::new("fusermount3")
-            .arg("-uz")
-            .arg(point)
-            .status();
+        let _ = std::process::Command::new("fusermount3").arg("-uz").arg(point).status();
     }
 }
 
@@ -254,16 +230,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let mut child = std::process::Command::new("tail")
-            .arg("-f")
-            .arg(&file)
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("tail").arg("-f").arg(&file).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         assert!(wait_until(Duration::from_secs(5), || {
-            processes_of(folder.path())
-                .iter()
-                .any(|process| process.0 == pid)
+            processes_of(folder.path()).iter().any(|process| process.0 == pid)
         }));
         assert_eq!(left_below(folder.path()).len(), 1);
         take_down(folder.path());

@@ -12,10 +12,7 @@ use crate::run_tool;
 /// The repository's top folder.
 pub fn repository() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests
-        .parent()
-        .expect("the tests lie in the repository")
-        .to_owned()
+    tests.parent().expect("the tests lie in the repository").to_owned()
 }
 
 /// The folder that `tools/make-image` filled with the images of `kind`: `THINSTORE_IMAGES` if it is
@@ -26,10 +23,7 @@ fn made(kind: &str) -> PathBuf {
         return PathBuf::from(folder);
     }
     let test = std::env::current_exe().expect("the path of this test");
-    let folder = test
-        .parent()
-        .expect("a test lies in a folder")
-        .join("images");
+    let folder = test.parent().expect("a test lies in a folder").join("images");
     let mut command = Command::new(repository().join("tools/make-image"));
     command.arg(&folder).args(["--kind", kind]);
     run_within(command, Duration::from_secs(1200)).assert_success();
@@ -38,11 +32,7 @@ fn made(kind: &str) -> PathBuf {
 
 #[track_caller]
 fn existing(path: PathBuf) -> PathBuf {
-    assert!(
-        path.exists(),
-        "{} is not there; run tools/make-image",
-        path.display()
-    );
+    assert!(path.exists(), "{} is not there; run tools/make-image", path.display());
     path
 }
 
@@ -95,25 +85,14 @@ pub fn umoci_unpack(layout: &Path) -> Unpacked {
     let folder = TempDir::new().expect("a temporary folder");
     let image = format!("{}:latest", layout.display());
     let bundle = folder.path().join("bundle");
-    run_tool(
-        "umoci",
-        &[
-            "unpack",
-            "--image",
-            &image,
-            bundle.to_str().expect("a UTF-8 path"),
-        ],
-    );
+    run_tool("umoci", &["unpack", "--image", &image, bundle.to_str().expect("a UTF-8 path")]);
     Unpacked { folder }
 }
 
 /// A copy of an image, folder or file, in `folder`, that every user can read.
 pub fn copy_for_everyone(image: &Path, folder: &Path) -> PathBuf {
     let copy = folder.join(image.file_name().expect("an image has a name"));
-    let (from, to) = (
-        image.to_str().expect("UTF-8"),
-        copy.to_str().expect("UTF-8"),
-    );
+    let (from, to) = (image.to_str().expect("UTF-8"), copy.to_str().expect("UTF-8"));
     run_tool("cp", &["-r", from, to]);
     run_tool("chmod", &["-R", "a+rX", to]);
     copy

@@ -50,9 +50,7 @@ impl Layout {
     /// Makes the folder of a layout that holds `image` under the tag `latest`.
     pub fn write(folder: &Path, image: &LayoutImage) -> Layout {
         fs::create_dir_all(folder.join("blobs/sha256")).expect("make a layout's folder");
-        let layout = Layout {
-            folder: folder.to_owned(),
-        };
+        let layout = Layout { folder: folder.to_owned() };
         let layers: Vec<Value> = image
             .layers
             .iter()
@@ -70,28 +68,21 @@ impl Layout {
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
             "history": [],
         });
-        let config = layout.descriptor(
-            "application/vnd.oci.image.config.v1+json",
-            &bytes_of(&config),
-        );
+        let config =
+            layout.descriptor("application/vnd.oci.image.config.v1+json", &bytes_of(&config));
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": config,
             "layers": layers,
         });
-        let mut manifest = layout.descriptor(
-            "application/vnd.oci.image.manifest.v1+json",
-            &bytes_of(&manifest),
-        );
+        let mut manifest =
+            layout.descriptor("application/vnd.oci.image.manifest.v1+json", &bytes_of(&manifest));
         manifest["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
         let index = json!({"schemaVersion": 2, "manifests": [manifest]});
         fs::write(folder.join("index.json"), bytes_of(&index)).expect("write index.json");
-        fs::write(
-            folder.join("oci-layout"),
-            r#"{"imageLayoutVersion":"1.0.0"}"#,
-        )
-        .expect("write oci-layout");
+        fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)
+            .expect("write oci-layout");
         layout
     }
 
@@ -120,19 +111,12 @@ pub fn layer_digests(folder: &Path) -> Vec<String> {
             .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
         serde_json::from_slice(&bytes).expect("JSON of a layout")
     };
-    let layout = Layout {
-        folder: folder.to_owned(),
-    };
+    let layout = Layout { folder: folder.to_owned() };
     let index = read(folder.join("index.json"));
-    let manifest = index["manifests"][0]["digest"]
-        .as_str()
-        .expect("a manifest")
-        .to_owned();
+    let manifest = index["manifests"][0]["digest"].as_str().expect("a manifest").to_owned();
     let layers = read(layout.blob(&manifest))["layers"].clone();
     let layers = layers.as_array().expect("layers").iter();
-    layers
-        .map(|layer| layer["digest"].as_str().expect("a digest").to_owned())
-        .collect()
+    layers.map(|layer| layer["digest"].as_str().expect("a digest").to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -154,16 +138,9 @@ mod tests {
     #[ignore = "needs root: umoci unpacks with the owners of the image"]
     fn umoci_unpacks_a_handmade_layout() {
         let folder = tempfile::tempdir().unwrap();
-        let tar = TarWriter::new()
-            .directory(".")
-            .directory("a")
-            .file("a/b", b"hello")
-            .finish();
+        let tar = TarWriter::new().directory(".").directory("a").file("a/b", b"hello").finish();
         Layout::write(folder.path(), &LayoutImage::new().layer(tar));
         let unpacked = crate::images::umoci_unpack(folder.path());
-        assert_eq!(
-            std::fs::read(unpacked.root().join("a/b")).unwrap(),
-            b"hello"
-        );
+        assert_eq!(std::fs::read(unpacked.root().join("a/b")).unwrap(), b"hello");
     }
 }

@@ -26,11 +26,9 @@ pub fn content_hash(path: &Path) -> String {
         let end = rustix::fs::seek(&file, SeekFrom::Hole(data)).expect("find the end of the data");
         offset_bytes = data;
         while offset_bytes < end {
-            let wanted = usize::try_from(end - offset_bytes)
-                .unwrap_or(CHUNK_BYTES)
-                .min(CHUNK_BYTES);
-            file.read_exact_at(&mut chunk[..wanted], offset_bytes)
-                .expect("read the file to hash");
+            let wanted =
+                usize::try_from(end - offset_bytes).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+            file.read_exact_at(&mut chunk[..wanted], offset_bytes).expect("read the file to hash");
             if chunk[..wanted].iter().any(|byte| *byte != 0) {
                 hash.update(offset_bytes.to_le_bytes());
                 hash.update(&chunk[..wanted]);

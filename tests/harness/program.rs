@@ -29,11 +29,7 @@ pub fn is_root() -> bool {
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("THINSTORE_BINARY") {
         let path = PathBuf::from(path);
-        assert!(
-            path.is_file(),
-            "THINSTORE_BINARY names no file: {}",
-            path.display()
-        );
+        assert!(path.is_file(), "THINSTORE_BINARY names no file: {}", path.display());
         return path;
     }
     // target/PROFILE/deps/TEST-HASH, or target/PROFILE/TEST where cargo copied it.

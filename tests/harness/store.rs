@@ -34,11 +34,7 @@ impl TempStore {
             .tempdir()
             .expect("a temporary folder");
         let binary = program::copy_for_everyone(folder.path());
-        let store = TempStore {
-            folder,
-            binary,
-            identity,
-        };
+        let store = TempStore { folder, binary, identity };
         for name in ["home", "store"] {
             let path = store.folder.path().join(name);
             fs::create_dir(&path).expect("make a folder");
@@ -96,12 +92,7 @@ impl TempStore {
 
     /// A path in the test's folder, as text for a command line.
     pub fn path(&self, name: &str) -> String {
-        self.folder
-            .path()
-            .join(name)
-            .to_str()
-            .expect("a UTF-8 path")
-            .to_owned()
+        self.folder.path().join(name).to_str().expect("a UTF-8 path").to_owned()
     }
 
     /// An empty folder of the test, made now, as text for a command line.
@@ -116,11 +107,7 @@ impl TempStore {
     pub fn command_as(&self, identity: Identity, arguments: &[&str]) -> Command {
         let home = self.folder.path().join("home");
         let mut command = program::command_of(&self.binary, identity, &home);
-        command
-            .arg("--root")
-            .arg(self.root())
-            .args(arguments)
-            .stdin(Stdio::null());
+        command.arg("--root").arg(self.root()).args(arguments).stdin(Stdio::null());
         command
     }
 
@@ -200,10 +187,7 @@ impl TempStore {
     #[track_caller]
     pub fn pool_used_bytes(&self) -> u64 {
         let use_of_pool = self.json(&["df", "--wait"]);
-        assert_eq!(
-            use_of_pool["pending_free_bytes"], 0,
-            "df --wait left something pending"
-        );
+        assert_eq!(use_of_pool["pending_free_bytes"], 0, "df --wait left something pending");
         match use_of_pool["pool_used_bytes"].as_u64() {
             Some(bytes) => bytes,
             None => panic!("df has no pool_used_bytes: {use_of_pool}"),
@@ -226,11 +210,7 @@ impl TempStore {
     pub fn attach(&self, container: &str) -> PathBuf {
         let printed = self.ok(&["attach", container]).stdout_text();
         let device = PathBuf::from(printed.trim());
-        assert!(
-            device.starts_with("/dev"),
-            "attach printed no device: '{}'",
-            printed.trim()
-        );
+        assert!(device.starts_with("/dev"), "attach printed no device: '{}'", printed.trim());
         device
     }
 
@@ -267,11 +247,7 @@ impl TempStore {
         let gone = host::wait_until(Duration::from_secs(10), || {
             host::left_below(self.folder.path()).is_empty()
         });
-        assert!(
-            gone,
-            "left behind: {:#?}",
-            host::left_below(self.folder.path())
-        );
+        assert!(gone, "left behind: {:#?}", host::left_below(self.folder.path()));
         assert_eq!(self.daemon_pid(), None, "the daemon is still there");
         // Stopping writes its last checkpoint; what it wrote must be sound too.
         self.ok(&["check"]);
@@ -299,9 +275,7 @@ impl Drop for TempStore {
         let mut stop = self.command_as(Identity::Current, &["serve", "--stop"]);
         stop.stdout(Stdio::null()).stderr(Stdio::null());
         if let Ok(mut child) = stop.spawn() {
-            host::wait_until(Duration::from_secs(10), || {
-                !matches!(child.try_wait(), Ok(None))
-            });
+            host::wait_until(Duration::from_secs(10), || !matches!(child.try_wait(), Ok(None)));
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -348,9 +322,6 @@ mod tests {
     #[test]
     fn rows_are_found_in_both_shapes() {
         let rows = serde_json::json!([{"name": "a"}]);
-        assert_eq!(
-            rows_of(&rows),
-            rows_of(&serde_json::json!({"images": rows, "version": 1}))
-        );
+        assert_eq!(rows_of(&rows), rows_of(&serde_json::json!({"images": rows, "version": 1})));
     }
 }

@@ -63,20 +63,13 @@ impl TarWriter {
         let length = u64::try_from(data.len()).expect("a length");
         let size_bytes = header.claimed_size_bytes.unwrap_or(length);
         let mut block = [0; BLOCK_BYTES];
-        assert!(
-            header.name.len() <= 100 && header.link.len() <= 100,
-            "use a PAX header"
-        );
+        assert!(header.name.len() <= 100 && header.link.len() <= 100, "use a PAX header");
         put(&mut block, 0, header.name);
         put(&mut block, 100, format!("{:07o}\0", header.mode).as_bytes());
         put(&mut block, 108, format!("{:07o}\0", header.uid).as_bytes());
         put(&mut block, 116, format!("{:07o}\0", header.gid).as_bytes());
         put(&mut block, 124, format!("{size_bytes:011o}\0").as_bytes());
-        put(
-            &mut block,
-            136,
-            format!("{:011o}\0", header.modified).as_bytes(),
-        );
+        put(&mut block, 136, format!("{:011o}\0", header.modified).as_bytes());
         put(&mut block, 148, b"        ");
         put(&mut block, 156, &[header.kind]);
         put(&mut block, 157, header.link);
@@ -85,33 +78,21 @@ impl TarWriter {
         put(&mut block, 148, format!("{sum:06o}\0 ").as_bytes());
         self.bytes.extend_from_slice(&block);
         self.bytes.extend_from_slice(data);
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK_BYTES), 0);
         self
     }
 
     /// Adds a file.
     #[must_use]
     pub fn file(self, name: &str, data: &[u8]) -> TarWriter {
-        self.entry(
-            &Header {
-                name: name.as_bytes(),
-                ..Header::default()
-            },
-            data,
-        )
+        self.entry(&Header { name: name.as_bytes(), ..Header::default() }, data)
     }
 
     /// Adds a folder.
     #[must_use]
     pub fn directory(self, name: &str) -> TarWriter {
         let name = format!("{name}/");
-        let header = Header {
-            name: name.as_bytes(),
-            kind: b'5',
-            mode: 0o755,
-            ..Header::default()
-        };
+        let header = Header { name: name.as_bytes(), kind: b'5', mode: 0o755, ..Header::default() };
         self.entry(&header, b"")
     }
 
@@ -119,31 +100,14 @@ impl TarWriter {
     #[must_use]
     pub fn symlink(self, name: &str, target: &str) -> TarWriter {
         let (name, link) = (name.as_bytes(), target.as_bytes());
-        self.entry(
-            &Header {
-                name,
-                kind: b'2',
-                mode: 0o777,
-                link,
-                ..Header::default()
-            },
-            b"",
-        )
+        self.entry(&Header { name, kind: b'2', mode: 0o777, link, ..Header::default() }, b"")
     }
 
     /// Adds a hard link.
     #[must_use]
     pub fn hard_link(self, name: &str, target: &str) -> TarWriter {
         let (name, link) = (name.as_bytes(), target.as_bytes());
-        self.entry(
-            &Header {
-                name,
-                kind: b'1',
-                link,
-                ..Header::default()
-            },
-            b"",
-        )
+        self.entry(&Header { name, kind: b'1', link, ..Header::default() }, b"")
     }
 
     /// Adds PAX records that hold for the next entry.
@@ -161,14 +125,7 @@ impl TarWriter {
             body.extend_from_slice(value);
             body.push(b'\n');
         }
-        self.entry(
-            &Header {
-                name: b"PaxHeaders/x",
-                kind: b'x',
-                ..Header::default()
-            },
-            &body,
-        )
+        self.entry(&Header { name: b"PaxHeaders/x", kind: b'x', ..Header::default() }, &body)
     }
 
     /// The archive's bytes, ended as it should be.

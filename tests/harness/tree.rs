@@ -97,11 +97,7 @@ impl Tree {
                 modified: (metadata.mtime(), metadata.mtime_nsec()),
                 attributes: attributes_of(&path),
                 same_as: name.clone(),
-                names: if metadata.is_dir() {
-                    1
-                } else {
-                    metadata.nlink()
-                },
+                names: if metadata.is_dir() { 1 } else { metadata.nlink() },
             };
             entries.insert(name, entry);
         }
@@ -131,18 +127,14 @@ impl Tree {
 
     /// How many regular files there are, by name.
     pub fn file_count(&self) -> usize {
-        self.entries
-            .values()
-            .filter(|entry| matches!(entry.kind, Kind::File { .. }))
-            .count()
+        self.entries.values().filter(|entry| matches!(entry.kind, Kind::File { .. })).count()
     }
 
     /// The same tree without a path and what lies below it.
     #[must_use]
     pub fn without(mut self, path: &str) -> Tree {
         let below = format!("{path}/").into_bytes();
-        self.entries
-            .retain(|name, _| name != path.as_bytes() && !name.starts_with(&below));
+        self.entries.retain(|name, _| name != path.as_bytes() && !name.starts_with(&below));
         self
     }
 
@@ -198,11 +190,7 @@ impl Tree {
         let lines = self.differences(other);
         if !lines.is_empty() {
             let shown: Vec<&str> = lines.iter().take(40).map(String::as_str).collect();
-            panic!(
-                "the trees differ in {} paths:\n{}",
-                lines.len(),
-                shown.join("\n")
-            );
+            panic!("the trees differ in {} paths:\n{}", lines.len(), shown.join("\n"));
         }
         assert_eq!(self.hash(), other.hash());
     }
@@ -218,17 +206,11 @@ fn stat(path: &Path) -> Metadata {
 
 fn kind_of(path: &Path, metadata: &Metadata) -> Kind {
     let kind = metadata.file_type();
-    let (major, minor) = (
-        rustix::fs::major(metadata.rdev()),
-        rustix::fs::minor(metadata.rdev()),
-    );
+    let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
     if kind.is_dir() {
         Kind::Directory
     } else if kind.is_file() {
-        Kind::File {
-            size_bytes: metadata.len(),
-            sha256: file_hash(path),
-        }
+        Kind::File { size_bytes: metadata.len(), sha256: file_hash(path) }
     } else if kind.is_symlink() {
         let target: PathBuf = fs::read_link(path).expect("read a symbolic link");
         Kind::Symlink(target.as_os_str().as_bytes().to_vec())
@@ -276,10 +258,7 @@ fn attributes_of(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 64 << 10];
     let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
     let mut attributes = BTreeMap::new();
-    for name in names[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-    {
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let mut value = vec![0; 64 << 10];
         let name_for_kernel = CString::new(name).expect("no NUL in a name between NULs");
         let size = rustix::fs::lgetxattr(path, &name_for_kernel, &mut value[..])
@@ -335,10 +314,7 @@ mod tests {
     fn copy_of(tree: &Path) -> tempfile::TempDir {
         let copy = tempfile::tempdir().unwrap();
         let source = format!("{}/.", tree.display());
-        crate::run_tool(
-            "cp",
-            &["-a", source.as_str(), copy.path().to_str().unwrap()],
-        );
+        crate::run_tool("cp", &["-a", source.as_str(), copy.path().to_str().unwrap()]);
         copy
     }
 
@@ -359,12 +335,7 @@ mod tests {
                 let path = root.join("a/file");
                 let time = fs::metadata(&path).unwrap().modified().unwrap();
                 fs::write(&path, "CONTENT").unwrap();
-                File::options()
-                    .write(true)
-                    .open(&path)
-                    .unwrap()
-                    .set_modified(time)
-                    .unwrap();
+                File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
             }),
             ("/a/b", |root| {
                 fs::set_permissions(root.join("a/b"), fs::Permissions::from_mode(0o1700)).unwrap();
@@ -373,9 +344,7 @@ mod tests {
                 let path = root.join("a/symlink");
                 crate::run_tool("ln", &["-snf", "../elsewhere", path.to_str().unwrap()]);
             }),
-            ("/a/b/new", |root| {
-                fs::write(root.join("a/b/new"), "").unwrap()
-            }),
+            ("/a/b/new", |root| fs::write(root.join("a/b/new"), "").unwrap()),
             ("/fifo", |root| fs::remove_file(root.join("fifo")).unwrap()),
             ("/fifo", |root| {
                 fs::remove_file(root.join("fifo")).unwrap();
@@ -384,8 +353,7 @@ mod tests {
             ("/a/file", |root| {
                 let file = File::open(root.join("a/file")).unwrap();
                 let time = file.metadata().unwrap().modified().unwrap();
-                file.set_modified(time + std::time::Duration::from_nanos(1))
-                    .unwrap();
+                file.set_modified(time + std::time::Duration::from_nanos(1)).unwrap();
             }),
             ("/a/file", |root| {
                 let path = root.join("a/file");
@@ -413,12 +381,7 @@ mod tests {
             let (first, second) = (Tree::read(original.path()), Tree::read(copy.path()));
             assert_ne!(first.hash(), second.hash(), "{path}");
             let lines = first.differences(&second);
-            assert!(
-                lines
-                    .iter()
-                    .any(|line| line.starts_with(&format!("{path}:"))),
-                "{lines:?}"
-            );
+            assert!(lines.iter().any(|line| line.starts_with(&format!("{path}:"))), "{lines:?}");
         }
     }
 
@@ -428,10 +391,7 @@ mod tests {
         let read = Tree::read(tree.path());
         assert_eq!(read.get("a/file").unwrap().same_as, b"a/b/link");
         assert_eq!(read.get("a/file").unwrap().names, 2);
-        assert_eq!(
-            read.get("a/symlink").unwrap().kind,
-            Kind::Symlink(b"../nowhere".to_vec())
-        );
+        assert_eq!(read.get("a/symlink").unwrap().kind, Kind::Symlink(b"../nowhere".to_vec()));
         assert_eq!(read.get("fifo").unwrap().kind, Kind::Fifo);
         assert_eq!(read.len(), 7);
         assert_eq!(read.file_count(), 2);
@@ -447,10 +407,7 @@ mod tests {
         crate::run_tool("mknod", &[two.to_str().unwrap(), "b", "259", "300"]);
         std::os::unix::fs::lchown(&two, Some(3_000_000), Some(4_000_000_000)).unwrap();
         let read = Tree::read(tree.path());
-        assert_eq!(
-            read.get("one").unwrap().kind,
-            Kind::CharacterDevice(4000, 1_000_000)
-        );
+        assert_eq!(read.get("one").unwrap().kind, Kind::CharacterDevice(4000, 1_000_000));
         let block = read.get("two").unwrap();
         assert_eq!(block.kind, Kind::BlockDevice(259, 300));
         assert_eq!((block.uid, block.gid), (3_000_000, 4_000_000_000));

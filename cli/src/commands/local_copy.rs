@@ -184,7 +184,7 @@ impl Unpacking {
             };
             if !*is_directory {
                 if unpackable(&entry, base) {
-                    entry.unpack(&*base).map_err(broken)?;
+                    entry.unpack(base).map_err(broken)?;
                 }
                 continue;
             }

@@ -63,7 +63,7 @@ impl Serve {
         let options = ServeOptions {
             service: false,
             idle: Duration::from_millis(self.idle_ms),
-            ready: Box::new(|record| announce(record)),
+            ready: Box::new(announce),
         };
         let result = serve(absolute(&context.root)?, options);
         if let Err(error) = result {
@@ -125,7 +125,7 @@ pub fn stop_and_wait(layout: &Layout, client: Client) -> Result<u32, Failure> {
 fn is_there(layout: &Layout, pid: u32) -> bool {
     let lives = std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.contains(") Z "));
-    lives && layout.daemon_json().exists() || lives && holds_pool(layout, pid)
+    lives && (layout.daemon_json().exists() || holds_pool(layout, pid))
 }
 
 /// Has the process the pool open?

@@ -93,7 +93,10 @@ impl Place {
         finish(self.command().args(arguments))
     }
 
-    pub fn json<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> serde_json::Value {
+    pub fn json<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> serde_json::Value {
         finish(self.command().args(["--format", "json"]).args(arguments)).good().json()
     }
 

@@ -79,9 +79,7 @@ impl Digest {
         if found == self {
             return Ok(());
         }
-        Err(refuse(format!(
-            "{what} has the digest {found} where {self} is promised"
-        )))
+        Err(refuse(format!("{what} has the digest {found} where {self} is promised")))
     }
 }
 
@@ -97,25 +95,16 @@ impl FromStr for Digest {
     /// Reads `sha256:HEX` or `sha512:HEX`; anything else is refused.
     fn from_str(text: &str) -> Result<Digest> {
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            let hex = text
-                .strip_prefix(algorithm.name())
-                .and_then(|rest| rest.strip_prefix(':'));
+            let hex = text.strip_prefix(algorithm.name()).and_then(|rest| rest.strip_prefix(':'));
             if let Some(hex) = hex
                 && hex.len() == algorithm.hex_digits()
-                && hex
-                    .bytes()
-                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+                && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
             {
-                return Ok(Digest {
-                    algorithm,
-                    hex: hex.to_owned(),
-                });
+                return Ok(Digest { algorithm, hex: hex.to_owned() });
             }
         }
         let text = printable(text.as_bytes());
-        Err(refuse(format!(
-            "'{text}' is not a digest of the form sha256:HEX or sha512:HEX"
-        )))
+        Err(refuse(format!("'{text}' is not a digest of the form sha256:HEX or sha512:HEX")))
     }
 }
 
@@ -150,24 +139,19 @@ impl Hasher {
 
     pub(crate) fn finish(self) -> Digest {
         match self {
-            Hasher::Sha256(hasher) => Digest {
-                algorithm: Algorithm::Sha256,
-                hex: to_hex(&hasher.finalize()),
-            },
-            Hasher::Sha512(hasher) => Digest {
-                algorithm: Algorithm::Sha512,
-                hex: to_hex(&hasher.finalize()),
-            },
+            Hasher::Sha256(hasher) => {
+                Digest { algorithm: Algorithm::Sha256, hex: to_hex(&hasher.finalize()) }
+            }
+            Hasher::Sha512(hasher) => {
+                Digest { algorithm: Algorithm::Sha512, hex: to_hex(&hasher.finalize()) }
+            }
         }
     }
 }
 
 fn to_hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The chain id of every layer, lowest first: what identifies a layer together with all below it.
@@ -201,27 +185,13 @@ mod tests {
             Digest::of(b"abc").to_string(),
             "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
-        let sha512 = format!("sha512:{}", "0".repeat(128))
-            .parse::<Digest>()
-            .unwrap();
-        assert!(
-            sha512
-                .same_kind_of(b"abc")
-                .to_string()
-                .starts_with("sha512:ddaf35a193617aba")
-        );
+        let sha512 = format!("sha512:{}", "0".repeat(128)).parse::<Digest>().unwrap();
+        assert!(sha512.same_kind_of(b"abc").to_string().starts_with("sha512:ddaf35a193617aba"));
     }
 
     #[test]
     fn malformed_digests_are_refused() {
-        for text in [
-            "",
-            "sha256:",
-            "sha256:AB",
-            "md5:00",
-            "sha256",
-            &"a".repeat(64),
-        ] {
+        for text in ["", "sha256:", "sha256:AB", "md5:00", "sha256", &"a".repeat(64)] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
         let upper = format!("sha256:{}", "A".repeat(64));

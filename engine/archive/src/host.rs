@@ -47,32 +47,18 @@ impl HostTree {
     pub fn open(folder: &Path) -> Result<HostTree> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| {
-            Error::io(
-                format!("the folder '{}' cannot be opened", folder.display()),
-                error.into(),
-            )
+            Error::io(format!("the folder '{}' cannot be opened", folder.display()), error.into())
         })?;
-        Ok(HostTree {
-            root,
-            place: folder.to_owned(),
-            identities: Mutex::default(),
-        })
+        Ok(HostTree { root, place: folder.to_owned(), identities: Mutex::default() })
     }
 
     fn failed(&self, doing: &str, path: &TreePath, error: io::Error) -> Error {
         let path = printable(path.as_bytes());
-        Error::io(
-            format!("'{path}' in '{}' cannot be {doing}", self.place.display()),
-            error,
-        )
+        Error::io(format!("'{path}' in '{}' cannot be {doing}", self.place.display()), error)
     }
 
     fn open_path(&self, path: &TreePath, flags: OFlags) -> Result<File> {
-        let name = if path.is_root() {
-            b"."
-        } else {
-            path.as_bytes()
-        };
+        let name = if path.is_root() { b"." } else { path.as_bytes() };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut attempts = 0;
@@ -89,26 +75,19 @@ impl HostTree {
     /// Opens a node for its metadata alone, whatever it is.
     fn look(&self, path: &TreePath) -> Result<(File, std::fs::Metadata)> {
         let file = self.open_path(path, OFlags::PATH)?;
-        let status = file
-            .metadata()
-            .map_err(|error| self.failed("examined", path, error))?;
+        let status = file.metadata().map_err(|error| self.failed("examined", path, error))?;
         Ok((file, status))
     }
 
     fn open_file(&self, path: &TreePath) -> Result<(File, std::fs::Metadata)> {
         // Non-blocking: should it have become a pipe, opening must not wait for a writer.
         let file = self.open_path(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        let status = file
-            .metadata()
-            .map_err(|error| self.failed("examined", path, error))?;
+        let status = file.metadata().map_err(|error| self.failed("examined", path, error))?;
         if !status.is_file() {
             let path = printable(path.as_bytes());
             return Err(Error::new(
                 ErrorKind::InUse,
-                format!(
-                    "'{path}' in '{}' was replaced meanwhile; try again",
-                    self.place.display()
-                ),
+                format!("'{path}' in '{}' was replaced meanwhile; try again", self.place.display()),
             ));
         }
         Ok((file, status))
@@ -126,10 +105,7 @@ impl HostTree {
             Err(error) => return Err(failed(error)),
         };
         let mut xattrs = BTreeMap::new();
-        for name in names
-            .split(|byte| *byte == 0)
-            .filter(|name| !name.is_empty())
-        {
+        for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             if OF_THE_HOST.contains(&name) {
                 continue;
             }
@@ -171,18 +147,9 @@ impl HostTree {
     /// The given pieces of a file, and nothing else of it.
     pub(crate) fn pieces(&self, path: &TreePath, pieces: Vec<Piece>) -> Result<HostContent> {
         let (file, _) = self.open_file(path)?;
-        let name = format!(
-            "'{}' in '{}'",
-            printable(path.as_bytes()),
-            self.place.display()
-        );
+        let name = format!("'{}' in '{}'", printable(path.as_bytes()), self.place.display());
         let pieces = Pieces::Given(pieces.into_iter());
-        Ok(HostContent {
-            file,
-            name,
-            pieces,
-            current: (0, 0),
-        })
+        Ok(HostContent { file, name, pieces, current: (0, 0) })
     }
 }
 
@@ -236,9 +203,7 @@ fn node_of(status: &std::fs::Metadata, target: impl FnOnce() -> Result<Vec<u8>>)
     } else if kind.is_socket() {
         Node::Socket
     } else {
-        Node::File {
-            size_bytes: status.size(),
-        }
+        Node::File { size_bytes: status.size() }
     })
 }
 
@@ -283,40 +248,20 @@ impl TreeReader for HostTree {
 
     fn content(&self, path: &TreePath) -> Result<Box<dyn FileContent + '_>> {
         let (file, status) = self.open_file(path)?;
-        let name = format!(
-            "'{}' in '{}'",
-            printable(path.as_bytes()),
-            self.place.display()
-        );
-        let pieces = Pieces::Sought {
-            position: 0,
-            size_bytes: status.size(),
-        };
-        Ok(Box::new(HostContent {
-            file,
-            name,
-            pieces,
-            current: (0, 0),
-        }))
+        let name = format!("'{}' in '{}'", printable(path.as_bytes()), self.place.display());
+        let pieces = Pieces::Sought { position: 0, size_bytes: status.size() };
+        Ok(Box::new(HostContent { file, name, pieces, current: (0, 0) }))
     }
 
     fn identity(&self, path: &TreePath) -> Result<(u64, u64)> {
         let (_, status) = self.look(path)?;
         if status.nlink() < 2 {
             // Nothing shares it; only the count matters, and the numbers below stay small.
-            return Ok((
-                status.dev().rotate_right(16) ^ status.ino() | 1 << 63,
-                status.nlink(),
-            ));
+            return Ok((status.dev().rotate_right(16) ^ status.ino() | 1 << 63, status.nlink()));
         }
-        let mut identities = self
-            .identities
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
         let next = to_u64(identities.len());
-        let number = *identities
-            .entry((status.dev(), status.ino()))
-            .or_insert(next);
+        let number = *identities.entry((status.dev(), status.ino())).or_insert(next);
         Ok((number, status.nlink()))
     }
 }
@@ -342,10 +287,7 @@ impl FileContent for HostContent {
         while self.current.1 == 0 {
             let piece = match &mut self.pieces {
                 Pieces::Given(pieces) => pieces.next(),
-                Pieces::Sought {
-                    position,
-                    size_bytes,
-                } => {
+                Pieces::Sought { position, size_bytes } => {
                     let piece = next_data(&self.file, *position, *size_bytes).map_err(failed)?;
                     *position = piece.map_or(*size_bytes, |piece| piece.0 + piece.1);
                     piece
@@ -357,9 +299,7 @@ impl FileContent for HostContent {
             }
         }
         let (offset, length) = self.current;
-        let want = usize::try_from(length)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let want = usize::try_from(length).unwrap_or(usize::MAX).min(buffer.len());
         let target = buffer.get_mut(..want).unwrap_or_default();
         let count = loop {
             match self.file.read_at(target, offset) {

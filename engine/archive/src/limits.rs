@@ -57,10 +57,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Entries and uncompressed bytes of every layer but `layer`.
     pub(crate) fn others(&self, layer: usize) -> (u64, u64) {
-        let rows = self
-            .rows
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let rows = self.rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         rows.iter()
             .enumerate()
             .filter(|(index, _)| *index != layer)
@@ -69,10 +66,7 @@ impl Ledger {
 
     /// Notes what `layer` has used in a pass over it.
     pub(crate) fn note(&self, layer: usize, entries: u64, uncompressed_bytes: u64) {
-        let mut rows = self
-            .rows
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut rows = self.rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if rows.len() <= layer {
             rows.resize(layer + 1, (0, 0));
         }
@@ -135,7 +129,6 @@ impl Budget {
 
     /// Uncompressed bytes that may still come.
     pub(crate) fn bytes_left(&self) -> u64 {
-        self.uncompressed_bytes
-            .saturating_sub(self.used_uncompressed_bytes)
+        self.uncompressed_bytes.saturating_sub(self.used_uncompressed_bytes)
     }
 }

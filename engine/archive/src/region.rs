@@ -39,12 +39,7 @@ impl Region {
             .metadata()
             .map_err(|error| Error::io(format!("the size of {name} cannot be read"), error))?;
         let place = Place::Open(Arc::new(file));
-        Ok(Region {
-            place,
-            offset_bytes: 0,
-            length_bytes: metadata.len(),
-            name,
-        })
+        Ok(Region { place, offset_bytes: 0, length_bytes: metadata.len(), name })
     }
 
     /// All of the regular file at `path`, opened when it is read.
@@ -55,32 +50,17 @@ impl Region {
             return Err(refuse(format!("{name} is not a regular file")));
         }
         let place = Place::Path(path.to_owned());
-        Ok(Region {
-            place,
-            offset_bytes: 0,
-            length_bytes: metadata.len(),
-            name,
-        })
+        Ok(Region { place, offset_bytes: 0, length_bytes: metadata.len(), name })
     }
 
     /// A part of this region; refused if it is not inside.
     pub(crate) fn part(&self, offset: u64, length_bytes: u64, name: String) -> Result<Region> {
-        let inside = offset
-            .checked_add(length_bytes)
-            .is_some_and(|end| end <= self.length_bytes);
+        let inside = offset.checked_add(length_bytes).is_some_and(|end| end <= self.length_bytes);
         if !inside {
-            return Err(refuse(format!(
-                "{name} reaches beyond the end of {}",
-                self.name
-            )));
+            return Err(refuse(format!("{name} reaches beyond the end of {}", self.name)));
         }
         let offset_bytes = self.offset_bytes + offset;
-        Ok(Region {
-            place: self.place.clone(),
-            offset_bytes,
-            length_bytes,
-            name,
-        })
+        Ok(Region { place: self.place.clone(), offset_bytes, length_bytes, name })
     }
 
     pub(crate) fn length_bytes(&self) -> u64 {
@@ -106,11 +86,7 @@ impl Region {
                     .map_err(|error| Error::io(format!("{} cannot be opened", self.name), error))?,
             ),
         };
-        Ok(RegionReader {
-            file,
-            region: self.clone(),
-            position: 0,
-        })
+        Ok(RegionReader { file, region: self.clone(), position: 0 })
     }
 
     /// Everything, if it is no longer than `limit_bytes`.
@@ -173,10 +149,7 @@ impl RegionReader {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return Err(Error::io(
-                        format!("{} cannot be read", self.region.name),
-                        error,
-                    ));
+                    return Err(Error::io(format!("{} cannot be read", self.region.name), error));
                 }
             }
         }
@@ -213,10 +186,7 @@ pub(crate) fn from_io(error: io::Error, otherwise: impl FnOnce(io::Error) -> Err
 /// however the process ends.
 pub(crate) fn unnamed_file(directory: &Path) -> Result<File> {
     tempfile::tempfile_in(directory).map_err(|error| {
-        Error::io(
-            format!("no temporary file can be made in '{}'", directory.display()),
-            error,
-        )
+        Error::io(format!("no temporary file can be made in '{}'", directory.display()), error)
     })
 }
 
@@ -248,14 +218,10 @@ pub(crate) fn spool(
                 "{name} has more than {limit_bytes} bytes, which is the limit for an image"
             )));
         }
-        file.write_all(chunk.get(..count).unwrap_or_default())
-            .map_err(|error| {
-                let place = directory.display();
-                Error::io(
-                    format!("{name} cannot be kept in a temporary file in '{place}'"),
-                    error,
-                )
-            })?;
+        file.write_all(chunk.get(..count).unwrap_or_default()).map_err(|error| {
+            let place = directory.display();
+            Error::io(format!("{name} cannot be kept in a temporary file in '{place}'"), error)
+        })?;
         progress(total);
     }
     Region::whole(file, name.to_owned())

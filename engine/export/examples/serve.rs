@@ -58,18 +58,11 @@ impl FileDevice {
         options.read(true).write(true).custom_flags(flags);
         let file = options.open(path).map_err(failed)?;
         let size_bytes = file.metadata().map_err(failed)?.len();
-        Ok(FileDevice {
-            file,
-            path: path.to_owned(),
-            size_bytes,
-        })
+        Ok(FileDevice { file, path: path.to_owned(), size_bytes })
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
-        Error::io(
-            format!("reading or writing {} failed", self.path.display()),
-            error,
-        )
+        Error::io(format!("reading or writing {} failed", self.path.display()), error)
     }
 }
 
@@ -79,28 +72,19 @@ impl BlockDevice for FileDevice {
     }
 
     fn read(&self, offset_bytes: u64, buffer: &mut [u8]) -> Result<()> {
-        self.file
-            .read_exact_at(buffer, offset_bytes)
-            .map_err(|error| self.failed(error))
+        self.file.read_exact_at(buffer, offset_bytes).map_err(|error| self.failed(error))
     }
 
     fn write(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
-        self.file
-            .write_all_at(data, offset_bytes)
-            .map_err(|error| self.failed(error))
+        self.file.write_all_at(data, offset_bytes).map_err(|error| self.failed(error))
     }
 
     fn write_zeroes(&self, offset_bytes: u64, length_bytes: u64) -> Result<()> {
         use nix::fcntl::{FallocateFlags, fallocate};
         let number = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        fallocate(
-            &self.file,
-            flags,
-            number(offset_bytes),
-            number(length_bytes),
-        )
-        .map_err(|errno| self.failed(errno.into()))
+        fallocate(&self.file, flags, number(offset_bytes), number(length_bytes))
+            .map_err(|errno| self.failed(errno.into()))
     }
 
     fn discard(&self, offset_bytes: u64, length_bytes: u64) -> Result<()> {
@@ -138,9 +122,7 @@ fn run(arguments: &[String]) -> Result<()> {
         mount_ext4(&path, Path::new(what), &Ext4Options::default())?;
     }
     let failed = |error| Error::io("reading standard input failed", error);
-    std::io::stdin()
-        .read_to_end(&mut Vec::new())
-        .map_err(failed)?;
+    std::io::stdin().read_to_end(&mut Vec::new()).map_err(failed)?;
     exporter.shutdown()
 }
 

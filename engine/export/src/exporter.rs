@@ -77,12 +77,7 @@ impl Exporter {
         recover::make_directory(directory)?;
         let server = DeviceServer::mount(directory)?;
         let mark = recover::mark_of(server.directory());
-        Ok(Exporter {
-            server,
-            slots: Mutex::default(),
-            mark,
-            recovered,
-        })
+        Ok(Exporter { server, slots: Mutex::default(), mark, recovered })
     }
 
     /// Cleans up after a process that died while it served `directory`: lazily unmounts what was
@@ -144,11 +139,7 @@ impl Exporter {
         let file = self.server.add(name, device, read_only)?;
         match loop_device::attach(&file, read_only, &self.mark) {
             Ok(loop_device) => {
-                *slot = Some(Attachment {
-                    loop_device,
-                    read_only,
-                    deferred: false,
-                });
+                *slot = Some(Attachment { loop_device, read_only, deferred: false });
                 Ok(loop_device.path())
             }
             Err(error) => {
@@ -171,20 +162,13 @@ impl Exporter {
         let in_use = |how: &str| {
             Err(Error::new(
                 ErrorKind::InUse,
-                format!(
-                    "the device \"{name}\" is attached at {} {how}",
-                    path.display()
-                ),
+                format!("the device \"{name}\" is attached at {} {how}", path.display()),
             ))
         };
         if attachment.deferred {
             return in_use("until those who hold it let go; find them with fuser -vm");
         }
-        if !self
-            .server
-            .find(name)
-            .is_some_and(|served| Arc::ptr_eq(&served, device))
-        {
+        if !self.server.find(name).is_some_and(|served| Arc::ptr_eq(&served, device)) {
             return in_use("already, but is another device; detach it first");
         }
         match (attachment.read_only, read_only) {
@@ -214,9 +198,7 @@ impl Exporter {
 
     fn is_bound(&self, name: &str, loop_device: LoopDevice) -> Result<bool> {
         let file = self.server.directory().join(name);
-        Ok(loop_device
-            .bound()?
-            .is_some_and(|bound| bound.backing_file == file))
+        Ok(loop_device.bound()?.is_some_and(|bound| bound.backing_file == file))
     }
 
     /// Takes a block device away. Detaching what is not attached does nothing.
@@ -247,12 +229,10 @@ impl Exporter {
         self.check_not_mounted(name, loop_device)?;
         match loop_device.detach(WhenHeld::Defer)? {
             LoopDetach::Cleared => {
-                self.server
-                    .remove(name)
-                    .or_else(|error| match error.kind() {
-                        ErrorKind::NotFound => Ok(()),
-                        _ => Err(error),
-                    })?;
+                self.server.remove(name).or_else(|error| match error.kind() {
+                    ErrorKind::NotFound => Ok(()),
+                    _ => Err(error),
+                })?;
                 *slot = None;
                 Ok(Detached::Done)
             }
@@ -272,10 +252,8 @@ impl Exporter {
         if mounts.is_empty() {
             return Ok(());
         }
-        let points: Vec<String> = mounts
-            .iter()
-            .map(|entry| entry.mount_point.display().to_string())
-            .collect();
+        let points: Vec<String> =
+            mounts.iter().map(|entry| entry.mount_point.display().to_string()).collect();
         Err(Error::new(
             ErrorKind::InUse,
             format!(
@@ -293,10 +271,7 @@ impl Exporter {
     pub fn resize(&self, name: &str) -> Result<PathBuf> {
         let slot = self.slots.lock().get(name).cloned();
         let attachment = slot.and_then(|slot| *slot.lock()).ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                format!("the device \"{name}\" is not attached"),
-            )
+            Error::new(ErrorKind::NotFound, format!("the device \"{name}\" is not attached"))
         })?;
         self.server.refresh(name)?;
         attachment.loop_device.refresh_size()?;
@@ -346,10 +321,7 @@ impl Exporter {
     /// The loop devices that are attached.
     pub(crate) fn loop_devices(&self) -> Vec<LoopDevice> {
         let slots: Vec<Slot> = self.slots.lock().values().cloned().collect();
-        slots
-            .iter()
-            .filter_map(|slot| slot.lock().map(|found| found.loop_device))
-            .collect()
+        slots.iter().filter_map(|slot| slot.lock().map(|found| found.loop_device)).collect()
     }
 
     /// Detaches everything and ends the serving. What is mounted, or held elsewhere, stays as it is and

@@ -25,12 +25,8 @@ pub struct Frozen {
 }
 
 fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|error| {
-        io_error(
-            format!("opening the mount {} failed", path.display()),
-            error,
-        )
-    })
+    File::open(path)
+        .map_err(|error| io_error(format!("opening the mount {} failed", path.display()), error))
 }
 
 /// Freezes the file system that a directory lies on.
@@ -46,18 +42,13 @@ pub fn freeze(path: &Path) -> Result<Frozen> {
         .spawn(move || hold_frozen(&path, &frozen, &released))
         .map_err(|error| io_error("starting a thread failed", error))?;
     match answer.recv() {
-        Ok(()) => Ok(Frozen {
-            thread: Some((release, thread)),
-        }),
+        Ok(()) => Ok(Frozen { thread: Some((release, thread)) }),
         Err(_) => Err(join(thread).err().unwrap_or_else(died)),
     }
 }
 
 fn died() -> Error {
-    Error::new(
-        ErrorKind::Io,
-        "the thread that freezes a file system has ended",
-    )
+    Error::new(ErrorKind::Io, "the thread that freezes a file system has ended")
 }
 
 fn join(thread: JoinHandle<Result<bool>>) -> Result<bool> {
@@ -108,10 +99,7 @@ fn thaw_open(directory: &File, path: &Path) -> Result<bool> {
         Ok(()) => Ok(true),
         // Somebody else has thawed it (fsfreeze -u).
         Err(Errno::EINVAL) => Ok(false),
-        Err(errno) => Err(system_error(
-            format!("thawing {} failed", path.display()),
-            errno,
-        )),
+        Err(errno) => Err(system_error(format!("thawing {} failed", path.display()), errno)),
     }
 }
 

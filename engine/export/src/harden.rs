@@ -36,31 +36,19 @@ impl std::fmt::Display for NotHardened {
 /// memory pressure.
 pub fn harden() -> Vec<NotHardened> {
     let steps: [(&'static str, Result<(), io::Error>); 4] = [
-        (
-            "marking the process as one that serves I/O",
-            ioctl::set_io_flusher().map_err(Into::into),
-        ),
-        (
-            "locking its memory",
-            ioctl::lock_memory().map_err(Into::into),
-        ),
+        ("marking the process as one that serves I/O", ioctl::set_io_flusher().map_err(Into::into)),
+        ("locking its memory", ioctl::lock_memory().map_err(Into::into)),
         (
             "protecting it from being killed when memory is short",
             std::fs::write("/proc/self/oom_score_adj", NEVER_KILL),
         ),
-        (
-            "raising the limit of open files",
-            raise_open_files().map_err(Into::into),
-        ),
+        ("raising the limit of open files", raise_open_files().map_err(Into::into)),
     ];
     steps
         .into_iter()
         .filter_map(|(what, result)| {
             let error = result.err()?;
-            Some(NotHardened {
-                what,
-                reason: error.to_string(),
-            })
+            Some(NotHardened { what, reason: error.to_string() })
         })
         .collect()
 }

@@ -34,27 +34,15 @@ pub enum Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Holder::Mount {
-                mount_point,
-                own_namespace: true,
-                ..
-            } => {
+            Holder::Mount { mount_point, own_namespace: true, .. } => {
                 write!(formatter, "mounted on {}", mount_point.display())
             }
-            Holder::Mount {
-                mount_point,
-                process_id,
-                command,
-                ..
-            } => write!(
+            Holder::Mount { mount_point, process_id, command, .. } => write!(
                 formatter,
                 "mounted on {} in the mount namespace of process {process_id} ({command})",
                 mount_point.display()
             ),
-            Holder::Process {
-                process_id,
-                command,
-            } => {
+            Holder::Process { process_id, command } => {
                 write!(formatter, "open in process {process_id} ({command})")
             }
         }
@@ -88,9 +76,7 @@ pub fn holders_of(device: DeviceNumber, node: &Path) -> Vec<Holder> {
             && seen.insert(namespace.clone())
             && let Ok(text) = std::fs::read(process.join("mountinfo"))
         {
-            let mounts = parse(&text)
-                .into_iter()
-                .filter(|entry| entry.device == device);
+            let mounts = parse(&text).into_iter().filter(|entry| entry.device == device);
             holders.extend(mounts.map(|entry| Holder::Mount {
                 mount_point: entry.mount_point,
                 process_id,
@@ -99,18 +85,12 @@ pub fn holders_of(device: DeviceNumber, node: &Path) -> Vec<Holder> {
             }));
         }
         // The links are read, never followed: following one could ask a file system that hangs.
-        let opens = std::fs::read_dir(process.join("fd"))
-            .into_iter()
-            .flatten()
-            .flatten();
+        let opens = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
         let has_open = opens
             .filter_map(|entry| std::fs::read_link(entry.path()).ok())
             .any(|path| path.as_os_str().as_bytes() == node.as_os_str().as_bytes());
         if has_open {
-            holders.push(Holder::Process {
-                process_id,
-                command: command(&process),
-            });
+            holders.push(Holder::Process { process_id, command: command(&process) });
         }
     }
     holders
@@ -139,10 +119,7 @@ mod tests {
     #[test]
     fn a_process_that_has_the_node_open_is_named() {
         let _open = std::fs::File::open("/dev/null").unwrap();
-        let nobody = DeviceNumber {
-            major: u32::MAX,
-            minor: 0,
-        };
+        let nobody = DeviceNumber { major: u32::MAX, minor: 0 };
         let holders = holders_of(nobody, Path::new("/dev/null"));
         let own = std::process::id();
         assert!(holders.iter().any(

@@ -108,12 +108,7 @@ pub(crate) fn loop_configure(
     information: LoopInformation,
 ) -> Result<(), Errno> {
     let file = u32::try_from(file.as_raw_fd()).map_err(|_| Errno::EBADF)?;
-    let configuration = LoopConfiguration {
-        file,
-        block_size_bytes,
-        information,
-        reserved: [0; 8],
-    };
+    let configuration = LoopConfiguration { file, block_size_bytes, information, reserved: [0; 8] };
     // SAFETY: both descriptors are open for the whole call, and the kernel only reads the structure,
     // whose size is asserted above.
     unsafe { raw::loop_configure(device.as_raw_fd(), &configuration) }.map(drop)
@@ -163,11 +158,7 @@ pub(crate) fn thaw(directory: BorrowedFd<'_>) -> Result<(), Errno> {
 
 /// Discards what a mounted file system does not use; the answer is how many bytes it discarded.
 pub(crate) fn trim(directory: BorrowedFd<'_>) -> Result<u64, Errno> {
-    let mut range = TrimRange {
-        start_bytes: 0,
-        length_bytes: u64::MAX,
-        minimum_length_bytes: 0,
-    };
+    let mut range = TrimRange { start_bytes: 0, length_bytes: u64::MAX, minimum_length_bytes: 0 };
     // SAFETY: the descriptor is open, and the kernel reads and writes only the structure, whose size
     // is asserted above.
     unsafe { raw::trim(directory.as_raw_fd(), &mut range) }?;
@@ -196,12 +187,7 @@ pub(crate) fn leave_descriptors() -> Result<(), Errno> {
     // SAFETY: the call takes integers only. It closes descriptors in a table that, by the flag, no other
     // thread shares; the caller's thread is a fresh one that uses none of them.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_UNSHARE,
-        )
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE)
     };
     Errno::result(result).map(drop)
 }

@@ -28,12 +28,9 @@ pub fn isolated<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
                 work()
             })
             .map_err(|error| io_error("starting a thread failed", error))?;
-        thread.join().unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Io,
-                "an operation on a device panicked",
-            ))
-        })
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "an operation on a device panicked")))
     })
 }
 
@@ -68,9 +65,6 @@ mod tests {
     fn errors_and_panics_come_back() {
         let error = isolated::<()>(|| Err(Error::new(ErrorKind::Full, "full"))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Full);
-        assert_eq!(
-            isolated::<()>(|| panic!("no")).unwrap_err().kind(),
-            ErrorKind::Io
-        );
+        assert_eq!(isolated::<()>(|| panic!("no")).unwrap_err().kind(), ErrorKind::Io);
     }
 }

@@ -81,9 +81,7 @@ impl LoopDevice {
 
     /// The device of a block device's number, if its driver is loop.
     pub fn from_device_number(device: DeviceNumber) -> Option<LoopDevice> {
-        (device.major == LOOP_MAJOR).then_some(LoopDevice {
-            number: device.minor,
-        })
+        (device.major == LOOP_MAJOR).then_some(LoopDevice { number: device.minor })
     }
 
     /// N of `/dev/loopN`.
@@ -93,10 +91,7 @@ impl LoopDevice {
 
     /// The number of the block device.
     pub fn device_number(self) -> DeviceNumber {
-        DeviceNumber {
-            major: LOOP_MAJOR,
-            minor: self.number,
-        }
+        DeviceNumber { major: LOOP_MAJOR, minor: self.number }
     }
 
     /// `/dev/loopN`.
@@ -125,10 +120,7 @@ impl LoopDevice {
                 return Ok(None);
             }
             Err(error) => {
-                return Err(io_error(
-                    format!("reading {} failed", path.display()),
-                    error,
-                ));
+                return Err(io_error(format!("reading {} failed", path.display()), error));
             }
         };
         let flag = |name| std::fs::read(self.system_path(name)).is_ok_and(|text| text == b"1\n");
@@ -153,10 +145,7 @@ impl LoopDevice {
             Err(error) if error.kind() == IoErrorKind::NotFound => {}
             opened => return opened,
         }
-        if !Path::new("/sys/block")
-            .join(format!("loop{}", self.number))
-            .exists()
-        {
+        if !Path::new("/sys/block").join(format!("loop{}", self.number)).exists() {
             return Err(std::io::Error::from(IoErrorKind::NotFound));
         }
         let number = makedev(u64::from(LOOP_MAJOR), u64::from(self.number));
@@ -215,10 +204,7 @@ impl LoopDevice {
         if self.wait_until_unbound(&bound, deadline)? {
             return Ok(LoopDetach::Cleared);
         }
-        Ok(LoopDetach::Deferred(holders_of(
-            self.device_number(),
-            &self.path(),
-        )))
+        Ok(LoopDetach::Deferred(holders_of(self.device_number(), &self.path())))
     }
 
     /// Whether a mount of any namespace, or another exclusive opener, holds the device.
@@ -232,9 +218,7 @@ impl LoopDevice {
     /// Opens the device with a claim that excludes mounts; none if it is claimed until the deadline.
     fn open_claimed(self, deadline: Instant) -> Result<Option<File>> {
         let mut options = File::options();
-        options
-            .read(true)
-            .custom_flags(libc::O_EXCL | libc::O_NONBLOCK);
+        options.read(true).custom_flags(libc::O_EXCL | libc::O_NONBLOCK);
         let mut attempts = 0;
         loop {
             match self.open(&options) {
@@ -242,10 +226,7 @@ impl LoopDevice {
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
                 Err(error) => {
                     let path = self.path();
-                    return Err(io_error(
-                        format!("opening {} failed", path.display()),
-                        error,
-                    ));
+                    return Err(io_error(format!("opening {} failed", path.display()), error));
                 }
             }
             // A mount stays; a claim without one may be the end of an unmounting, or a passing look.
@@ -296,13 +277,7 @@ impl LoopDevice {
     fn mark(self) -> Option<Vec<u8>> {
         let file = self.open(File::options().read(true)).ok()?;
         let information = ioctl::loop_status(file.as_fd()).ok()?;
-        Some(
-            information
-                .file_name
-                .split(|byte| *byte == 0)
-                .next()?
-                .to_vec(),
-        )
+        Some(information.file_name.split(|byte| *byte == 0).next()?.to_vec())
     }
 }
 
@@ -341,11 +316,10 @@ pub fn attach(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopDe
 
 fn attach_here(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopDevice> {
     let mut options = File::options();
-    let file = options
-        .read(true)
-        .write(!read_only)
-        .open(backing_file)
-        .map_err(|error| io_error(format!("opening {} failed", backing_file.display()), error))?;
+    let file =
+        options.read(true).write(!read_only).open(backing_file).map_err(|error| {
+            io_error(format!("opening {} failed", backing_file.display()), error)
+        })?;
     let mut options = File::options();
     let control = options
         .read(true)
@@ -355,10 +329,7 @@ fn attach_here(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopD
     let information = configuration(read_only, mark);
     for attempt in 0..ATTACH_ATTEMPTS {
         let number = ioctl::loop_get_free(control.as_fd()).map_err(|errno| {
-            system_error(
-                "asking /dev/loop-control for a free loop device failed",
-                errno,
-            )
+            system_error("asking /dev/loop-control for a free loop device failed", errno)
         })?;
         let device = LoopDevice { number };
         match device.bind(&file, information) {
@@ -392,10 +363,7 @@ fn configuration(read_only: bool, mark: &str) -> LoopInformation {
         information.flags |= ioctl::LO_FLAGS_READ_ONLY;
     }
     // The last byte stays zero.
-    let room = information
-        .file_name
-        .iter_mut()
-        .take(ioctl::LOOP_NAME_BYTES - 1);
+    let room = information.file_name.iter_mut().take(ioctl::LOOP_NAME_BYTES - 1);
     for (target, byte) in room.zip(mark.bytes()) {
         *target = byte;
     }
@@ -435,10 +403,7 @@ pub fn bound_under(directory: &Path, mark: &str) -> Result<Vec<BoundLoop>> {
         }
         // A file of a flat directory that is mounted nowhere is shown right below the root.
         bound.backing_file.parent() == Some(Path::new("/"))
-            && bound
-                .device
-                .mark()
-                .is_some_and(|found| found == mark.as_bytes())
+            && bound.device.mark().is_some_and(|found| found == mark.as_bytes())
     });
     Ok(found)
 }

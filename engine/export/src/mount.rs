@@ -98,20 +98,13 @@ fn mount(
 
 fn set_propagation(directory: &Path, flags: MsFlags) -> Result<()> {
     nix::mount::mount(None::<&str>, directory, None::<&str>, flags, None::<&str>).map_err(|errno| {
-        system_error(
-            format!("making the mount on {} private failed", directory.display()),
-            errno,
-        )
+        system_error(format!("making the mount on {} private failed", directory.display()), errno)
     })
 }
 
 /// Makes a fresh mount private; a mount that cannot be is taken away again.
 fn finish(directory: &Path, recursive: bool) -> Result<()> {
-    let recursion = if recursive {
-        MsFlags::MS_REC
-    } else {
-        MsFlags::empty()
-    };
+    let recursion = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
     set_propagation(directory, MsFlags::MS_PRIVATE | recursion).inspect_err(|_| {
         let _ = umount2(directory, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
     })
@@ -145,13 +138,8 @@ fn mount_ext4_here(device: &Path, directory: &Path, options: &Ext4Options) -> Re
         data.push("discard");
     }
     let flags = options.flags.bits();
-    let what = || {
-        format!(
-            "mounting ext4 of {} on {} failed",
-            device.display(),
-            directory.display()
-        )
-    };
+    let what =
+        || format!("mounting ext4 of {} on {} failed", device.display(), directory.display());
     match nix::mount::mount(
         Some(device),
         directory,
@@ -164,25 +152,16 @@ fn mount_ext4_here(device: &Path, directory: &Path, options: &Ext4Options) -> Re
         Err(errno @ (Errno::EINVAL | Errno::EUCLEAN)) => {
             let reason =
                 "the device holds no valid ext4, see the kernel's log; e2fsck -fn shows more";
-            Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("{}: {errno}; {reason}", what()),
-            ))
+            Err(Error::new(ErrorKind::Corrupt, format!("{}: {errno}; {reason}", what())))
         }
         Err(Errno::EROFS | Errno::EACCES) if options.flags.read_only => {
             let reason = "its journal must be replayed, and the device takes no writes; mount it \
                           without replaying";
-            Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("{}: {reason}", what()),
-            ))
+            Err(Error::new(ErrorKind::ReadOnly, format!("{}: {reason}", what())))
         }
         Err(Errno::EROFS | Errno::EACCES) => {
             let reason = "the device takes no writes; mount it read-only";
-            Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("{}: {reason}", what()),
-            ))
+            Err(Error::new(ErrorKind::ReadOnly, format!("{}: {reason}", what())))
         }
         Err(errno) => Err(system_error(what(), errno)),
     }
@@ -199,18 +178,8 @@ pub fn mount_bind(source: &Path, target: &Path, recursive: bool, flags: MountFla
 }
 
 fn mount_bind_here(source: &Path, target: &Path, recursive: bool, flags: MountFlags) -> Result<()> {
-    let recursion = if recursive {
-        MsFlags::MS_REC
-    } else {
-        MsFlags::empty()
-    };
-    let what = || {
-        format!(
-            "binding {} to {} failed",
-            source.display(),
-            target.display()
-        )
-    };
+    let recursion = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+    let what = || format!("binding {} to {} failed", source.display(), target.display());
     mount(source, target, None, MsFlags::MS_BIND | recursion, "", what)?;
     finish(target, recursive)?;
     if flags == MountFlags::default() {
@@ -224,10 +193,7 @@ fn mount_bind_here(source: &Path, target: &Path, recursive: bool, flags: MountFl
 /// Adds flags to the mount at `target` and to those below it.
 fn add_flags_below(target: &Path, flags: MountFlags) -> Result<()> {
     let target = target.canonicalize().map_err(|error| {
-        io_error(
-            format!("finding the mount {} failed", target.display()),
-            error,
-        )
+        io_error(format!("finding the mount {} failed", target.display()), error)
     })?;
     let mut points: Vec<PathBuf> = mounts()?
         .into_iter()
@@ -281,10 +247,7 @@ fn mount_tmpfs_here(directory: &Path, options: &TmpfsOptions) -> Result<()> {
             // To the kernel this means: without any limit.
             return Err(Error::new(
                 ErrorKind::Usage,
-                format!(
-                    "the tmpfs on {} cannot have a size of 0",
-                    directory.display()
-                ),
+                format!("the tmpfs on {} cannot have a size of 0", directory.display()),
             ));
         }
         data.push(format!("size={size_bytes}"));
@@ -294,14 +257,7 @@ fn mount_tmpfs_here(directory: &Path, options: &TmpfsOptions) -> Result<()> {
     }
     let what = || format!("mounting a tmpfs on {} failed", directory.display());
     let (source, flags) = (Path::new("tmpfs"), options.flags.bits());
-    mount(
-        source,
-        directory,
-        Some("tmpfs"),
-        flags,
-        &data.join(","),
-        what,
-    )?;
+    mount(source, directory, Some("tmpfs"), flags, &data.join(","), what)?;
     finish(directory, false)
 }
 
@@ -355,10 +311,7 @@ pub fn make_private_mount_point(directory: &Path) -> Result<()> {
 
 fn make_private_mount_point_here(directory: &Path) -> Result<()> {
     let directory = directory.canonicalize().map_err(|error| {
-        io_error(
-            format!("finding the directory {} failed", directory.display()),
-            error,
-        )
+        io_error(format!("finding the directory {} failed", directory.display()), error)
     })?;
     match mounted_at(&directory)? {
         Some(entry) if entry.propagation.is_empty() => Ok(()),

@@ -75,12 +75,10 @@ fn unescape(field: &[u8]) -> Vec<u8> {
         rest = tail;
         let code = match (first, tail) {
             (b'\\', [high, middle, low, ..]) => {
-                [high, middle, low]
-                    .into_iter()
-                    .try_fold(0_u32, |value, digit| match digit {
-                        b'0'..=b'7' => Some(value * 8 + u32::from(digit - b'0')),
-                        _ => None,
-                    })
+                [high, middle, low].into_iter().try_fold(0_u32, |value, digit| match digit {
+                    b'0'..=b'7' => Some(value * 8 + u32::from(digit - b'0')),
+                    _ => None,
+                })
             }
             _ => None,
         };
@@ -117,11 +115,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let root = path(fields.next()?);
     let mount_point = path(fields.next()?);
     let options = text(fields.next()?);
-    let propagation = fields
-        .by_ref()
-        .take_while(|field| field != b"-")
-        .map(text)
-        .collect();
+    let propagation = fields.by_ref().take_while(|field| field != b"-").map(text).collect();
     let file_system_type = text(fields.next()?);
     let source = path(fields.next()?);
     let super_options = fields.next().map(text).unwrap_or_default();
@@ -141,9 +135,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
 
 /// All mounts in the text of a mountinfo file. A line of an unknown form is left out.
 pub(crate) fn parse(text: &[u8]) -> Vec<MountEntry> {
-    text.split(|byte| *byte == b'\n')
-        .filter_map(parse_line)
-        .collect()
+    text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 
 /// All mounts of this process's namespace.
@@ -152,10 +144,7 @@ pub(crate) fn parse(text: &[u8]) -> Vec<MountEntry> {
 /// When `/proc` cannot be read.
 pub fn mounts() -> Result<Vec<MountEntry>> {
     let text = std::fs::read("/proc/self/mountinfo").map_err(|error| {
-        io_error(
-            "reading /proc/self/mountinfo failed; is /proc mounted?",
-            error,
-        )
+        io_error("reading /proc/self/mountinfo failed; is /proc mounted?", error)
     })?;
     Ok(parse(&text))
 }
@@ -165,10 +154,7 @@ pub fn mounts() -> Result<Vec<MountEntry>> {
 /// # Errors
 /// When `/proc` cannot be read.
 pub fn mounts_of(device: DeviceNumber) -> Result<Vec<MountEntry>> {
-    Ok(mounts()?
-        .into_iter()
-        .filter(|entry| entry.device == device)
-        .collect())
+    Ok(mounts()?.into_iter().filter(|entry| entry.device == device).collect())
 }
 
 /// The mount that shows at a directory, if one does: where several lie on each other, the top one.
@@ -181,21 +167,16 @@ pub fn mounted_at(directory: &Path) -> Result<Option<MountEntry>> {
 
 /// As [`mounted_at`], of a list.
 pub(crate) fn top_at(entries: Vec<MountEntry>, directory: &Path) -> Option<MountEntry> {
-    let here: Vec<MountEntry> = entries
-        .into_iter()
-        .filter(|entry| entry.mount_point == directory)
-        .collect();
+    let here: Vec<MountEntry> =
+        entries.into_iter().filter(|entry| entry.mount_point == directory).collect();
     let covered: Vec<u64> = here.iter().map(|entry| entry.parent_id).collect();
-    here.into_iter()
-        .rfind(|entry| !covered.contains(&entry.mount_id))
+    here.into_iter().rfind(|entry| !covered.contains(&entry.mount_id))
 }
 
 /// The mount that a path lies on, of a list; the path must be absolute and without links.
 pub(crate) fn covering<'a>(entries: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
-    let covered: Vec<(u64, &Path)> = entries
-        .iter()
-        .map(|entry| (entry.parent_id, entry.mount_point.as_path()))
-        .collect();
+    let covered: Vec<(u64, &Path)> =
+        entries.iter().map(|entry| (entry.parent_id, entry.mount_point.as_path())).collect();
     entries
         .iter()
         .filter(|entry| path.starts_with(&entry.mount_point))
@@ -256,11 +237,7 @@ mod tests {
     #[test]
     fn the_kernels_own_table_is_read() {
         let entries = mounts().unwrap();
-        assert!(
-            entries
-                .iter()
-                .any(|entry| entry.mount_point == Path::new("/"))
-        );
+        assert!(entries.iter().any(|entry| entry.mount_point == Path::new("/")));
         assert!(mounted_at(Path::new("/proc")).unwrap().is_some());
     }
 }

@@ -71,10 +71,7 @@ fn existing(path: &Path) -> Result<PathBuf> {
             Ok(found) => return Ok(found),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
-                return Err(io_error(
-                    format!("resolving {} failed", path.display()),
-                    error,
-                ));
+                return Err(io_error(format!("resolving {} failed", path.display()), error));
             }
         }
     }
@@ -100,11 +97,7 @@ fn below_path(path: &Path, entries: &[MountEntry]) -> Vec<Place> {
             below.push(Place::Path(entry.source.clone()));
         }
         if entry.file_system_type == "overlay" {
-            below.extend(
-                overlay_layers(&entry.super_options)
-                    .into_iter()
-                    .map(Place::Path),
-            );
+            below.extend(overlay_layers(&entry.super_options).into_iter().map(Place::Path));
         }
     }
     below
@@ -135,25 +128,16 @@ fn below_device(device: DeviceNumber) -> Result<Vec<Place>> {
     if directory.join("partition").exists() {
         below.extend(number_in(&directory.join("../dev")).map(Place::Device));
     }
-    let slaves = std::fs::read_dir(directory.join("slaves"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    below.extend(
-        slaves
-            .filter_map(|slave| number_in(&slave.path().join("dev")))
-            .map(Place::Device),
-    );
+    let slaves = std::fs::read_dir(directory.join("slaves")).into_iter().flatten().flatten();
+    below
+        .extend(slaves.filter_map(|slave| number_in(&slave.path().join("dev"))).map(Place::Device));
     Ok(below)
 }
 
 fn number_in(file: &Path) -> Option<DeviceNumber> {
     let text = std::fs::read_to_string(file).ok()?;
     let (major, minor) = text.trim().split_once(':')?;
-    Some(DeviceNumber {
-        major: major.parse().ok()?,
-        minor: minor.parse().ok()?,
-    })
+    Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -168,9 +152,6 @@ mod tests {
 
     #[test]
     fn a_path_that_is_not_there_is_judged_by_what_is_above_it() {
-        assert_eq!(
-            existing(Path::new("/proc/nothing/here")).unwrap(),
-            Path::new("/proc")
-        );
+        assert_eq!(existing(Path::new("/proc/nothing/here")).unwrap(), Path::new("/proc"));
     }
 }

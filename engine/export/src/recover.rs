@@ -59,28 +59,18 @@ pub(crate) fn mark_of(directory: &Path) -> String {
         .as_os_str()
         .as_bytes()
         .iter()
-        .fold(OFFSET, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(PRIME)
-        });
+        .fold(OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME));
     format!("thinstore:{hash:016x}")
 }
 
 /// The absolute path without links of a directory that may be the root of a dead mount: asking for the
 /// directory itself would fail, asking for its parent does not.
 fn resolve(directory: &Path) -> Result<Option<PathBuf>> {
-    let failed = |error| {
-        io_error(
-            format!("finding the directory {} failed", directory.display()),
-            error,
-        )
-    };
+    let failed =
+        |error| io_error(format!("finding the directory {} failed", directory.display()), error);
     match (directory.parent(), directory.file_name()) {
         (Some(parent), Some(name)) => {
-            let parent = if parent.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                parent
-            };
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
             match parent.canonicalize() {
                 Ok(parent) => Ok(Some(parent.join(name))),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -93,16 +83,9 @@ fn resolve(directory: &Path) -> Result<Option<PathBuf>> {
 
 /// Makes the directory, for root alone.
 pub(crate) fn make_directory(directory: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|error| {
-            io_error(
-                format!("making the directory {} failed", directory.display()),
-                error,
-            )
-        })
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
+        io_error(format!("making the directory {} failed", directory.display()), error)
+    })
 }
 
 /// See [`crate::Exporter::abort`].
@@ -127,11 +110,7 @@ pub(crate) fn recover(directory: &Path) -> Result<Recovered> {
             LoopDetach::Cleared => Vec::new(),
             LoopDetach::Deferred(holders) => holders,
         };
-        let name = bound
-            .backing_file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy();
+        let name = bound.backing_file.file_name().unwrap_or_default().to_string_lossy();
         recovered.devices.push(RecoveredDevice {
             name: name.into_owned(),
             loop_device: bound.device,
@@ -148,10 +127,7 @@ fn unmount_all(device: LoopDevice) -> Result<Vec<PathBuf>> {
     let mut mount_points = Vec::new();
     // The last mounted first; one that lay below another is gone with it.
     for entry in mounts_of(device.device_number())?.into_iter().rev() {
-        match umount2(
-            &entry.mount_point,
-            MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
-        ) {
+        match umount2(&entry.mount_point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => mount_points.push(entry.mount_point),
             Err(errno) => {
                 let point = entry.mount_point.display();

@@ -83,9 +83,7 @@ fn an_ext4_keeps_its_files_from_attach_to_attach() {
 
     let place = scratch.place("mount");
     mount_ext4(&path, &place, &Ext4Options::default()).unwrap();
-    let data: Vec<u8> = (0..3_000_000_u32)
-        .flat_map(|number| number.to_le_bytes())
-        .collect();
+    let data: Vec<u8> = (0..3_000_000_u32).flat_map(|number| number.to_le_bytes()).collect();
     let mut file = std::fs::File::create(place.join("file")).unwrap();
     file.write_all(&data).unwrap();
     file.sync_all().unwrap();
@@ -101,19 +99,8 @@ fn an_ext4_keeps_its_files_from_attach_to_attach() {
     assert!(loops_of(&scratch).is_empty());
 
     let path = exporter.attach("one", device, true).unwrap();
-    let flags = MountFlags {
-        read_only: true,
-        ..MountFlags::default()
-    };
-    mount_ext4(
-        &path,
-        &place,
-        &Ext4Options {
-            flags,
-            ..Ext4Options::default()
-        },
-    )
-    .unwrap();
+    let flags = MountFlags { read_only: true, ..MountFlags::default() };
+    mount_ext4(&path, &place, &Ext4Options { flags, ..Ext4Options::default() }).unwrap();
     assert_eq!(std::fs::read(place.join("file")).unwrap(), data);
     unmount(&place, Unmount::Normal).unwrap();
     shut_down(exporter);
@@ -124,10 +111,7 @@ fn an_ext4_keeps_its_files_from_attach_to_attach() {
 #[ignore = "needs root: FUSE and loop devices"]
 fn random_writes_of_all_sizes_at_depth_are_read_back() {
     let scratch = Scratch::start();
-    let path = scratch
-        .exporter()
-        .attach("one", memory(256 * MEBIBYTE), false)
-        .unwrap();
+    let path = scratch.exporter().attach("one", memory(256 * MEBIBYTE), false).unwrap();
     run(
         "fio",
         &[
@@ -157,41 +141,20 @@ fn random_writes_of_all_sizes_at_depth_are_read_back() {
 fn discards_reach_the_device_and_read_as_zeroes() {
     let scratch = Scratch::start();
     let device = CountingDevice::new(64 * MEBIBYTE, 64 * MEBIBYTE);
-    let path = scratch
-        .exporter()
-        .attach("one", device.clone(), false)
-        .unwrap();
+    let path = scratch.exporter().attach("one", device.clone(), false).unwrap();
     assert_eq!(system_number(&path, "queue/discard_granularity"), 4096);
 
     device.write(0, &[7; 1 << 20]).unwrap();
-    run(
-        "blkdiscard",
-        &["--offset", "4096", "--length", "65536", text(&path)],
-    );
+    run("blkdiscard", &["--offset", "4096", "--length", "65536", text(&path)]);
     assert_eq!(device.zeroed_bytes.load(Ordering::Acquire), 65536);
     let mut buffer = vec![1; 1 << 20];
     let file = std::fs::File::open(&path).unwrap();
     file.read_exact_at(&mut buffer, 0).unwrap();
     assert!(buffer[4096..4096 + 65536].iter().all(|byte| *byte == 0));
-    assert!(
-        buffer[..4096]
-            .iter()
-            .chain(&buffer[4096 + 65536..])
-            .all(|byte| *byte == 7)
-    );
+    assert!(buffer[..4096].iter().chain(&buffer[4096 + 65536..]).all(|byte| *byte == 7));
     drop(file);
 
-    run(
-        "blkdiscard",
-        &[
-            "--zeroout",
-            "--offset",
-            "0",
-            "--length",
-            "4096",
-            text(&path),
-        ],
-    );
+    run("blkdiscard", &["--zeroout", "--offset", "0", "--length", "4096", text(&path)]);
     let mut buffer = [1; 8192];
     device.read(0, &mut buffer).unwrap();
     assert!(buffer.iter().all(|byte| *byte == 0));
@@ -202,10 +165,7 @@ fn discards_reach_the_device_and_read_as_zeroes() {
 fn deleted_files_give_their_space_back_when_trimmed() {
     let scratch = Scratch::start();
     let device = CountingDevice::new(64 * MEBIBYTE, 64 * MEBIBYTE);
-    let path = scratch
-        .exporter()
-        .attach("one", device.clone(), false)
-        .unwrap();
+    let path = scratch.exporter().attach("one", device.clone(), false).unwrap();
     make_ext4(&path);
     let place = scratch.place("mount");
     mount_ext4(&path, &place, &Ext4Options::default()).unwrap();
@@ -244,20 +204,9 @@ fn a_read_only_device_refuses_writes_and_mounts_without_replaying_its_journal() 
 
     let path = exporter.attach("copy", copy, true).unwrap();
     assert_eq!(system_number(&path, "ro"), 1);
-    assert!(
-        std::fs::File::options()
-            .write(true)
-            .open(exporter.directory().join("copy"))
-            .is_err()
-    );
-    let flags = MountFlags {
-        read_only: true,
-        ..MountFlags::default()
-    };
-    let mut options = Ext4Options {
-        flags,
-        ..Ext4Options::default()
-    };
+    assert!(std::fs::File::options().write(true).open(exporter.directory().join("copy")).is_err());
+    let flags = MountFlags { read_only: true, ..MountFlags::default() };
+    let mut options = Ext4Options { flags, ..Ext4Options::default() };
     let error = mount_ext4(&path, &place, &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
     let error = mount_ext4(&path, &place, &Ext4Options::default()).unwrap_err();
@@ -268,10 +217,7 @@ fn a_read_only_device_refuses_writes_and_mounts_without_replaying_its_journal() 
     unmount(&place, Unmount::Normal).unwrap();
 
     options.flags.read_only = false;
-    assert_eq!(
-        mount_ext4(&path, &place, &options).unwrap_err().kind(),
-        ErrorKind::Usage
-    );
+    assert_eq!(mount_ext4(&path, &place, &options).unwrap_err().kind(), ErrorKind::Usage);
 }
 
 #[test]
@@ -292,19 +238,13 @@ fn fifty_devices_are_served_at_once_and_all_go() {
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let names: std::collections::HashSet<&PathBuf> = paths.iter().collect();
     assert_eq!(names.len(), 50);
     for (number, path) in (0_u8..).zip(&paths) {
         let mut buffer = [0; 4096];
-        std::fs::File::open(path)
-            .unwrap()
-            .read_exact_at(&mut buffer, 8192)
-            .unwrap();
+        std::fs::File::open(path).unwrap().read_exact_at(&mut buffer, 8192).unwrap();
         assert_eq!(buffer, [number; 4096]);
     }
     assert_eq!(exporter.list().unwrap().len(), 50);
@@ -362,19 +302,9 @@ fn a_device_that_is_held_open_goes_when_it_is_let_go() {
     let Detached::Deferred(holders) = exporter.detach("one").unwrap() else {
         panic!("the device is held");
     };
-    assert!(
-        holders
-            .iter()
-            .any(|holder| holder.to_string().contains("open in process"))
-    );
+    assert!(holders.iter().any(|holder| holder.to_string().contains("open in process")));
     assert!(exporter.list().unwrap()[0].deferred);
-    assert_eq!(
-        exporter
-            .attach("one", device.clone(), false)
-            .unwrap_err()
-            .kind(),
-        ErrorKind::InUse
-    );
+    assert_eq!(exporter.attach("one", device.clone(), false).unwrap_err().kind(), ErrorKind::InUse);
     assert_eq!(exporter.shutdown().unwrap_err().kind(), ErrorKind::InUse);
     // It is served until then.
     held.read_exact_at(&mut [0; 4096], 0).unwrap();
@@ -389,9 +319,7 @@ fn a_device_that_is_held_open_goes_when_it_is_let_go() {
 fn a_mount_in_another_namespace_defers_the_detach_and_is_named() {
     let scratch = Scratch::start();
     let exporter = scratch.exporter();
-    let path = exporter
-        .attach("one", memory(64 * MEBIBYTE), false)
-        .unwrap();
+    let path = exporter.attach("one", memory(64 * MEBIBYTE), false).unwrap();
     make_ext4(&path);
     let place = scratch.place("mount");
     // The new namespace begins with copies of the mounts of tests that run beside this one.
@@ -417,9 +345,7 @@ fn a_mount_in_another_namespace_defers_the_detach_and_is_named() {
     };
     let shown: Vec<String> = holders.iter().map(ToString::to_string).collect();
     assert!(
-        shown
-            .iter()
-            .any(|line| line.contains("in the mount namespace of process")),
+        shown.iter().any(|line| line.contains("in the mount namespace of process")),
         "{shown:?}"
     );
     drop(other.stdin.take());
@@ -444,10 +370,7 @@ fn a_device_that_grows_is_seen_larger() {
     file.write_all_at(&[1; 4096], 3 * MEBIBYTE).unwrap();
     file.sync_all().unwrap();
     assert_eq!(exporter.list().unwrap()[0].size_bytes, 4 * MEBIBYTE);
-    assert_eq!(
-        exporter.resize("none").unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(exporter.resize("none").unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[test]
@@ -455,9 +378,7 @@ fn a_device_that_grows_is_seen_larger() {
 fn a_path_on_an_own_device_is_told_through_what_lies_between() {
     let scratch = Scratch::start();
     let exporter = scratch.exporter();
-    let path = exporter
-        .attach("one", memory(64 * MEBIBYTE), false)
-        .unwrap();
+    let path = exporter.attach("one", memory(64 * MEBIBYTE), false).unwrap();
     make_ext4(&path);
     let place = scratch.place("mount");
     mount_ext4(&path, &place, &Ext4Options::default()).unwrap();
@@ -477,18 +398,12 @@ fn a_path_on_an_own_device_is_told_through_what_lies_between() {
         upper_on_device.display(),
         work.display()
     );
-    run(
-        "mount",
-        &["-t", "overlay", "overlay", "-o", &options, text(&merged)],
-    );
+    run("mount", &["-t", "overlay", "overlay", "-o", &options, text(&merged)]);
     assert!(lies_on(&merged.join("pool"), exporter).unwrap());
     unmount(&merged, Unmount::Normal).unwrap();
 
     // A loop device of somebody else, on a file of ours.
-    std::fs::File::create(place.join("image"))
-        .unwrap()
-        .set_len(8 * MEBIBYTE)
-        .unwrap();
+    std::fs::File::create(place.join("image")).unwrap().set_len(8 * MEBIBYTE).unwrap();
     let image = place.join("image");
     let nested = run("losetup", &["--find", "--show", text(&image)]);
     let found = lies_on(Path::new(nested.trim()), exporter).unwrap();
@@ -506,13 +421,7 @@ fn files_cannot_be_made_truncated_or_removed_by_hand() {
     let file = exporter.directory().join("one");
     assert!(std::fs::File::create(exporter.directory().join("new")).is_err());
     assert!(std::fs::remove_file(&file).is_err());
-    assert!(
-        std::fs::OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .open(&file)
-            .is_err()
-    );
+    assert!(std::fs::OpenOptions::new().write(true).truncate(true).open(&file).is_err());
     assert_eq!(std::fs::metadata(&file).unwrap().len(), MEBIBYTE);
 }
 
@@ -531,16 +440,10 @@ impl BlockDevice for BadDevice {
         panic!("a read of this device panics");
     }
     fn write(&self, _offset_bytes: u64, _data: &[u8]) -> Result<()> {
-        Err(Error::new(
-            ErrorKind::Full,
-            "the pool is full; remove something",
-        ))
+        Err(Error::new(ErrorKind::Full, "the pool is full; remove something"))
     }
     fn write_zeroes(&self, _offset_bytes: u64, _length_bytes: u64) -> Result<()> {
-        Err(Error::new(
-            ErrorKind::Corrupt,
-            "the map page 7 is damaged; run check",
-        ))
+        Err(Error::new(ErrorKind::Corrupt, "the map page 7 is damaged; run check"))
     }
     fn discard(&self, _offset_bytes: u64, _length_bytes: u64) -> Result<()> {
         Ok(())
@@ -571,9 +474,7 @@ fn flushes_that_hang_on_many_devices_hold_up_no_read_of_another() {
     let bad = Arc::new(BadDevice::default());
     let path = exporter.attach("good", memory(MEBIBYTE), false).unwrap();
     for number in 0..48 {
-        exporter
-            .attach(&format!("bad-{number}"), bad.clone(), false)
-            .unwrap();
+        exporter.attach(&format!("bad-{number}"), bad.clone(), false).unwrap();
     }
     std::thread::scope(|scope| {
         let release = Release(&bad);
@@ -591,20 +492,8 @@ fn flushes_that_hang_on_many_devices_hold_up_no_read_of_another() {
         }
         assert_eq!(bad.flushing.load(Ordering::Acquire), 32);
         let started = Instant::now();
-        run(
-            "dd",
-            &[
-                &format!("if={}", path.display()),
-                "of=/dev/null",
-                "bs=4k",
-                "iflag=direct",
-            ],
-        );
-        assert!(
-            started.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            started.elapsed()
-        );
+        run("dd", &[&format!("if={}", path.display()), "of=/dev/null", "bs=4k", "iflag=direct"]);
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
         drop(release);
     });
     assert_eq!(bad.flushing.load(Ordering::Acquire), 48);
@@ -619,25 +508,14 @@ fn errors_of_a_device_arrive_as_the_errno_of_their_kind_and_a_panic_as_eio() {
     bad.released.store(true, Ordering::Release);
     let path = exporter.attach("bad", bad, false).unwrap();
     let file = exporter.directory().join("bad");
-    let file = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(file)
-        .unwrap();
+    let file = std::fs::File::options().read(true).write(true).open(file).unwrap();
     let code = |result: std::io::Result<()>| result.unwrap_err().raw_os_error().unwrap();
     assert_eq!(code(file.write_all_at(&[1; 4096], 0)), nix::libc::ENOSPC);
     assert_eq!(code(file.read_exact_at(&mut [0; 4096], 0)), nix::libc::EIO);
     drop(file);
-    let read = |path: &Path| {
-        std::fs::File::open(path)
-            .unwrap()
-            .read_exact_at(&mut [0; 4096], 0)
-    };
+    let read = |path: &Path| std::fs::File::open(path).unwrap().read_exact_at(&mut [0; 4096], 0);
     assert_eq!(code(read(&path)), nix::libc::EIO);
-    let output = std::process::Command::new("blkdiscard")
-        .arg(&path)
-        .output()
-        .unwrap();
+    let output = std::process::Command::new("blkdiscard").arg(&path).output().unwrap();
     assert!(!output.status.success());
     // The thread that met the panic is still there for others.
     let good = exporter.attach("good", memory(MEBIBYTE), false).unwrap();

@@ -27,12 +27,7 @@ impl Server {
 
     fn start_with(directory: &Path, kind: &str, what: &str) -> Server {
         let test = std::env::current_exe().unwrap();
-        let program = test
-            .parent()
-            .unwrap()
-            .parent()
-            .unwrap()
-            .join("examples/serve");
+        let program = test.parent().unwrap().parent().unwrap().join("examples/serve");
         assert!(
             program.exists(),
             "{} is missing: build it with cargo build -p thinstore-export --examples",
@@ -46,13 +41,8 @@ impl Server {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let server = Server {
-            process,
-            device: PathBuf::from(line.trim()),
-        };
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let server = Server { process, device: PathBuf::from(line.trim()) };
         assert!(server.device.starts_with("/dev"), "{line}");
         server
     }
@@ -71,10 +61,7 @@ impl Drop for Server {
 }
 
 fn is_bound_below(scratch: &Scratch) -> bool {
-    bound_loops()
-        .unwrap()
-        .iter()
-        .any(|bound| bound.backing_file.starts_with(scratch.path()))
+    bound_loops().unwrap().iter().any(|bound| bound.backing_file.starts_with(scratch.path()))
 }
 
 #[test]
@@ -118,10 +105,7 @@ fn a_kill_in_the_middle_of_writing_is_recovered_by_the_next_start() {
     // Through one open file: its name means another place once the file system is unmounted.
     let file = std::fs::File::create(place.join("file")).unwrap();
     let writer = std::thread::spawn(move || {
-        let write = || {
-            file.write_all_at(&[3; 65536], 0)
-                .and_then(|()| file.sync_all())
-        };
+        let write = || file.write_all_at(&[3; 65536], 0).and_then(|()| file.sync_all());
         while write().is_ok() {}
     });
     std::thread::sleep(Duration::from_millis(500));
@@ -158,10 +142,7 @@ fn loop_devices_are_found_by_their_mark_after_the_mount_has_gone() {
 #[ignore = "needs root: FUSE and loop devices"]
 fn recovery_leaves_other_stores_alone() {
     let (alive, dead) = (Scratch::start(), Scratch::new());
-    let path = alive
-        .exporter()
-        .attach("one", memory(64 * MEBIBYTE), false)
-        .unwrap();
+    let path = alive.exporter().attach("one", memory(64 * MEBIBYTE), false).unwrap();
     make_ext4(&path);
     let place = alive.place("mount");
     mount_ext4(&path, &place, &Ext4Options::default()).unwrap();

@@ -119,7 +119,8 @@ fn a_snapshot_is_one_sync_and_one_batch_whatever_is_mapped() {
     bench.pool.seal(base).unwrap();
     let mut source = base;
     for depth in 0..200 {
-        let cost = bench.cost(|| source = bench.pool.snapshot(source, NewLayer::default()).unwrap());
+        let cost =
+            bench.cost(|| source = bench.pool.snapshot(source, NewLayer::default()).unwrap());
         assert_eq!((cost.syncs, cost.writes, cost.reads), (1, 1, 0), "depth {depth}");
         assert!(cost.bytes_written <= 4096, "depth {depth}: {cost:?}");
     }

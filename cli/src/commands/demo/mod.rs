@@ -65,10 +65,9 @@ impl Demo {
             told.and(ended)
         });
         let work = place.work.path().to_owned();
-        let removed = place
-            .work
-            .close()
-            .map_err(|error| Failure::Engine(Error::io(format!("cannot remove {}", work.display()), error)));
+        let removed = place.work.close().map_err(|error| {
+            Failure::Engine(Error::io(format!("cannot remove {}", work.display()), error))
+        });
         told?;
         removed?;
         teller.finish(self.keep.as_deref())

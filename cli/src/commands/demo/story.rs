@@ -227,7 +227,8 @@ impl<'a, 'b> Story<'a, 'b> {
             &format!("printf x >> mounted/{LARGE_FILE}; sync mounted/{LARGE_FILE}"),
             || {
                 let failed = io("cannot write to the mounted container");
-                let file = std::fs::OpenOptions::new().append(true).open(&large).map_err(&failed)?;
+                let file =
+                    std::fs::OpenOptions::new().append(true).open(&large).map_err(&failed)?;
                 (&file).write_all(b"x").map_err(&failed)?;
                 file.sync_all().map_err(&failed)
             },
@@ -291,8 +292,10 @@ impl<'a, 'b> Story<'a, 'b> {
             "thinstore diff web",
             || Ok(store.differences(&request)?),
             |changes| {
-                let line = |kind: ChangeKind, path: &str| format!("{} {}", kind.letter(), printable(path));
-                let results = changes.iter().map(|change| line(change.kind, &change.path)).collect();
+                let line =
+                    |kind: ChangeKind, path: &str| format!("{} {}", kind.letter(), printable(path));
+                let results =
+                    changes.iter().map(|change| line(change.kind, &change.path)).collect();
                 Ok(Told { results, used_bytes: used_bytes(store)? })
             },
         )?;
@@ -311,8 +314,7 @@ impl<'a, 'b> Story<'a, 'b> {
             || Ok(store.commit(&request)?),
             |outcome| {
                 let live = if outcome.live { ", while the container is mounted" } else { "" };
-                let line =
-                    format!("a new layer of {}{live}", format_size(outcome.own_bytes));
+                let line = format!("a new layer of {}{live}", format_size(outcome.own_bytes));
                 Ok(Told { results: vec![line], used_bytes: used_bytes(store)? })
             },
         )?;

@@ -26,17 +26,10 @@ impl SavedArchive {
     /// Reads the manifest.
     pub(crate) fn open(region: Region, index: MemberIndex, limit: u64) -> Result<SavedArchive> {
         let Some(manifest) = index.find(&region, MANIFEST)? else {
-            return Err(refuse(format!(
-                "'{MANIFEST}' is missing from {}",
-                region.name()
-            )));
+            return Err(refuse(format!("'{MANIFEST}' is missing from {}", region.name())));
         };
         let images = document::parse(&manifest.read_all(limit)?, manifest.name())?;
-        Ok(SavedArchive {
-            region,
-            index,
-            images,
-        })
+        Ok(SavedArchive { region, index, images })
     }
 
     /// The first name of every image, or its configuration's path.
@@ -54,9 +47,7 @@ impl SavedArchive {
     pub(crate) fn image(&self, wanted: Option<&str>, options: &SourceOptions) -> Result<Image> {
         let source = self.region.name();
         let position = super::choose(source, &self.labels(), wanted, |index, wanted| {
-            self.images
-                .get(index)
-                .is_some_and(|image| answers_to(image, wanted))
+            self.images.get(index).is_some_and(|image| answers_to(image, wanted))
         })?;
         let Some(image) = self.images.get(position) else {
             return Err(refuse(format!("{source} holds no image")));
@@ -68,15 +59,8 @@ impl SavedArchive {
         }
         let mut layers = Vec::new();
         for path in image.layers.iter().flatten() {
-            let blob_digest = path
-                .starts_with("blobs/")
-                .then(|| digest_in_path(path))
-                .flatten();
-            layers.push(LayerPart {
-                region: self.member(path)?,
-                blob_digest,
-                media_type: None,
-            });
+            let blob_digest = path.starts_with("blobs/").then(|| digest_in_path(path)).flatten();
+            layers.push(LayerPart { region: self.member(path)?, blob_digest, media_type: None });
         }
         let by_name = wanted.and_then(|wanted| tags(image).find(|name| same(name, wanted)));
         let parts = ImageParts {
@@ -110,9 +94,6 @@ fn answers_to(image: &SavedImage, wanted: &str) -> bool {
 /// The digest that a path's last name is, as `HEX`, `HEX.json` or `HEX.tar`.
 fn digest_in_path(path: &str) -> Option<Digest> {
     let name = path.rsplit('/').next()?;
-    let hex = name
-        .strip_suffix(".json")
-        .or_else(|| name.strip_suffix(".tar"))
-        .unwrap_or(name);
+    let hex = name.strip_suffix(".json").or_else(|| name.strip_suffix(".tar")).unwrap_or(name);
     format!("sha256:{hex}").parse().ok()
 }

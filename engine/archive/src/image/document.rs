@@ -42,20 +42,13 @@ impl Descriptor {
     }
 
     pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
-        self.annotations
-            .as_ref()?
-            .get(key)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.annotations.as_ref()?.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Signatures, build provenance and the like, which stand among an index's images.
     pub(crate) fn is_attestation(&self) -> bool {
         let marked = self.annotation("vnd.docker.reference.type").is_some()
-            || self
-                .artifact_type
-                .as_ref()
-                .is_some_and(|kind| !kind.is_empty());
+            || self.artifact_type.as_ref().is_some_and(|kind| !kind.is_empty());
         let unknown = self
             .platform
             .as_ref()
@@ -116,34 +109,20 @@ pub(crate) struct SavedImage {
 
 /// Reads a document; `name` is what it is called in a refusal.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], name: &str) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        refuse(format!(
-            "{name} is not the JSON document it should be: {error}"
-        ))
-    })
+    serde_json::from_slice(bytes)
+        .map_err(|error| refuse(format!("{name} is not the JSON document it should be: {error}")))
 }
 
 /// The diff ids of a configuration.
 pub(crate) fn diff_ids(config: &[u8], name: &str) -> Result<Vec<Digest>> {
     let config: Config = parse(config, name)?;
-    if config
-        .rootfs
-        .kind
-        .as_deref()
-        .is_some_and(|kind| kind != "layers")
-    {
+    if config.rootfs.kind.as_deref().is_some_and(|kind| kind != "layers") {
         return Err(Error::new(
             ErrorKind::Incompatible,
             format!("{name} describes a root file system that does not consist of layers"),
         ));
     }
-    config
-        .rootfs
-        .diff_ids
-        .unwrap_or_default()
-        .iter()
-        .map(|text| text.parse())
-        .collect()
+    config.rootfs.diff_ids.unwrap_or_default().iter().map(|text| text.parse()).collect()
 }
 
 /// A configuration for what has none: a tar or a folder.

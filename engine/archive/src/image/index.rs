@@ -47,10 +47,7 @@ impl MemberIndex {
         let mut members = Members::new(region.reader()?, budget, false);
         let mut index = MemberIndex::default();
         loop {
-            match members
-                .next()
-                .map_err(|error| error.context(region.name()))?
-            {
+            match members.next().map_err(|error| error.context(region.name()))? {
                 Some(member) => index.note(&member),
                 None => return Ok(index),
             }
@@ -78,15 +75,11 @@ impl MemberIndex {
                 if !in_one_piece {
                     return;
                 }
-                Found::File {
-                    offset: member.content_at,
-                    length_bytes: size,
-                }
+                Found::File { offset: member.content_at, length_bytes: size }
             }
-            Kind::Symlink | Kind::HardLink => Found::Link {
-                target: member.link.clone(),
-                symbolic: member.kind == Kind::Symlink,
-            },
+            Kind::Symlink | Kind::HardLink => {
+                Found::Link { target: member.link.clone(), symbolic: member.kind == Kind::Symlink }
+            }
             _ => return,
         };
         self.members.insert(path.as_bytes().to_vec(), found);
@@ -106,10 +99,7 @@ impl MemberIndex {
         for _ in 0..MAX_LINKS {
             match self.members.get(&path) {
                 None => return Ok(None),
-                Some(Found::File {
-                    offset,
-                    length_bytes,
-                }) => {
+                Some(Found::File { offset, length_bytes }) => {
                     let name = format!("'{}' of {}", printable(name.as_bytes()), region.name());
                     return region.part(*offset, *length_bytes, name).map(Some);
                 }
@@ -122,10 +112,7 @@ impl MemberIndex {
             }
         }
         let name = printable(name.as_bytes());
-        Err(refuse(format!(
-            "'{name}' of {} is a link that leads nowhere",
-            region.name()
-        )))
+        Err(refuse(format!("'{name}' of {} is a link that leads nowhere", region.name())))
     }
 }
 
@@ -159,14 +146,8 @@ mod tests {
             resolve(path.as_bytes(), target.as_bytes(), symbolic)
                 .map(|path| String::from_utf8(path).unwrap())
         };
-        assert_eq!(
-            resolved("b/layer.tar", "../a/layer.tar", true).as_deref(),
-            Some("a/layer.tar")
-        );
-        assert_eq!(
-            resolved("b/layer.tar", "a/layer.tar", false).as_deref(),
-            Some("a/layer.tar")
-        );
+        assert_eq!(resolved("b/layer.tar", "../a/layer.tar", true).as_deref(), Some("a/layer.tar"));
+        assert_eq!(resolved("b/layer.tar", "a/layer.tar", false).as_deref(), Some("a/layer.tar"));
         assert_eq!(resolved("b/layer.tar", "../../x", true), None);
         assert_eq!(resolved("b/layer.tar", "/etc/passwd", true), None);
     }

@@ -56,10 +56,7 @@ impl Candidate {
 
     fn answers_to(&self, wanted: &str) -> bool {
         self.names.iter().any(|name| same(name, wanted))
-            || self
-                .descriptors
-                .iter()
-                .any(|descriptor| descriptor.digest == wanted)
+            || self.descriptors.iter().any(|descriptor| descriptor.digest == wanted)
     }
 }
 
@@ -71,21 +68,14 @@ impl Layout {
 
     /// Opens a layout and reads its index.
     pub(crate) fn open(place: LayoutPlace, name: String, limit: u64) -> Result<Layout> {
-        let mut layout = Layout {
-            place,
-            name,
-            images: Vec::new(),
-        };
+        let mut layout = Layout { place, name, images: Vec::new() };
         let mark: LayoutMark =
             document::parse(&layout.document("oci-layout", limit)?, "oci-layout")?;
         if !mark.image_layout_version.starts_with("1.") {
             let version = printable(mark.image_layout_version.as_bytes());
             return Err(Error::new(
                 ErrorKind::Incompatible,
-                format!(
-                    "{} is an OCI layout of version '{version}', not 1",
-                    layout.name
-                ),
+                format!("{} is an OCI layout of version '{version}', not 1", layout.name),
             ));
         }
         let index: Index = document::parse(&layout.document("index.json", limit)?, "index.json")?;
@@ -107,9 +97,7 @@ impl Layout {
     /// Opens one image.
     pub(crate) fn image(&self, wanted: Option<&str>, options: &SourceOptions) -> Result<Image> {
         let position = super::choose(&self.name, &self.labels(), wanted, |index, wanted| {
-            self.images
-                .get(index)
-                .is_some_and(|image| image.answers_to(wanted))
+            self.images.get(index).is_some_and(|image| image.answers_to(wanted))
         })?;
         let Some(candidate) = self.images.get(position) else {
             return Err(refuse(format!("{} holds no image", self.name)));
@@ -123,21 +111,14 @@ impl Layout {
 
     /// The manifest for the wanted platform, behind however many indexes.
     fn resolve(&self, candidate: &Candidate, options: &SourceOptions) -> Result<Descriptor> {
-        let mut waiting: Vec<(usize, Descriptor)> = candidate
-            .descriptors
-            .iter()
-            .rev()
-            .map(|descriptor| (0, descriptor.clone()))
-            .collect();
+        let mut waiting: Vec<(usize, Descriptor)> =
+            candidate.descriptors.iter().rev().map(|descriptor| (0, descriptor.clone())).collect();
         let mut manifests: Vec<Descriptor> = Vec::new();
         let mut seen = 0;
         while let Some((depth, descriptor)) = waiting.pop() {
             seen += 1;
             if depth > MAX_DEPTH || seen > MAX_MANIFESTS {
-                return Err(refuse(format!(
-                    "{} has too many indexes in indexes",
-                    self.name
-                )));
+                return Err(refuse(format!("{} has too many indexes in indexes", self.name)));
             }
             if descriptor.is_attestation() {
                 continue;
@@ -155,35 +136,20 @@ impl Layout {
         }
         let platform = &options.platform;
         let fits = |descriptor: &&Descriptor| {
-            descriptor
-                .platform
-                .as_ref()
-                .is_some_and(|field| platform.matches(field))
+            descriptor.platform.as_ref().is_some_and(|field| platform.matches(field))
         };
         let chosen = manifests
             .iter()
             .find(fits)
-            .or_else(|| {
-                manifests
-                    .iter()
-                    .find(|descriptor| descriptor.platform.is_none())
-            })
-            .or(if manifests.len() == 1 {
-                manifests.first()
-            } else {
-                None
-            });
+            .or_else(|| manifests.iter().find(|descriptor| descriptor.platform.is_none()))
+            .or(if manifests.len() == 1 { manifests.first() } else { None });
         chosen.cloned().ok_or_else(|| {
             let found: Vec<String> = manifests
                 .iter()
                 .filter_map(|descriptor| descriptor.platform.as_ref())
                 .map(|field| printable(format!("{}/{}", field.os, field.architecture).as_bytes()))
                 .collect();
-            let found = if found.is_empty() {
-                "nothing".to_owned()
-            } else {
-                found.join(", ")
-            };
+            let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
             Error::new(
                 ErrorKind::NotFound,
                 format!("{} has no image for {platform}; it has {found}", self.name),
@@ -237,11 +203,7 @@ impl Layout {
         let region = self.blob(&digest)?;
         check_size(&region, descriptor.size)?;
         let media_type = descriptor.media_type().to_owned();
-        Ok(LayerPart {
-            region,
-            blob_digest: Some(digest),
-            media_type: Some(media_type),
-        })
+        Ok(LayerPart { region, blob_digest: Some(digest), media_type: Some(media_type) })
     }
 
     /// A small blob with its bytes, checked.
@@ -262,10 +224,7 @@ impl Layout {
         let path = format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
         match self.find(&path)? {
             Some(region) => Ok(region.renamed(format!("the blob {digest} of {}", self.name))),
-            None => Err(refuse(format!(
-                "the blob {digest} is missing from {}",
-                self.name
-            ))),
+            None => Err(refuse(format!("the blob {digest} is missing from {}", self.name))),
         }
     }
 
@@ -341,10 +300,7 @@ fn check_size(region: &Region, promised: u64) -> Result<()> {
 /// are those without names that are for different platforms.
 fn candidates(manifests: Vec<Descriptor>) -> Vec<Candidate> {
     let mut images: Vec<Candidate> = Vec::new();
-    for descriptor in manifests
-        .into_iter()
-        .filter(|descriptor| !descriptor.is_attestation())
-    {
+    for descriptor in manifests.into_iter().filter(|descriptor| !descriptor.is_attestation()) {
         let mut names: Vec<String> = Vec::new();
         for key in [CONTAINERD_NAME, REFERENCE_NAME] {
             if let Some(name) = descriptor.annotation(key) {
@@ -356,18 +312,13 @@ fn candidates(manifests: Vec<Descriptor>) -> Vec<Candidate> {
             names.truncate(1);
         }
         let home = images.iter_mut().find(|image| {
-            let same_digest = image
-                .descriptors
-                .iter()
-                .any(|other| other.digest == descriptor.digest);
+            let same_digest =
+                image.descriptors.iter().any(|other| other.digest == descriptor.digest);
             let same_name = names.iter().any(|name| image.names.contains(name));
             let both_nameless = names.is_empty()
                 && image.names.is_empty()
                 && descriptor.platform.is_some()
-                && image
-                    .descriptors
-                    .iter()
-                    .all(|other| other.platform.is_some());
+                && image.descriptors.iter().all(|other| other.platform.is_some());
             same_digest || same_name || both_nameless
         });
         match home {
@@ -379,10 +330,7 @@ fn candidates(manifests: Vec<Descriptor>) -> Vec<Candidate> {
                 }
                 image.descriptors.push(descriptor);
             }
-            None => images.push(Candidate {
-                names,
-                descriptors: vec![descriptor],
-            }),
+            None => images.push(Candidate { names, descriptors: vec![descriptor] }),
         }
     }
     images

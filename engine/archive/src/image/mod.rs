@@ -115,10 +115,7 @@ pub struct Image {
 impl Image {
     /// The layers' diff ids, lowest first.
     pub fn diff_ids(&self) -> Vec<Digest> {
-        self.layers
-            .iter()
-            .map(|layer| layer.diff_id.clone())
-            .collect()
+        self.layers.iter().map(|layer| layer.diff_id.clone()).collect()
     }
 
     /// The layers' chain ids, lowest first: what identifies each together with all below it.
@@ -147,9 +144,7 @@ impl ImageSource {
         }
         let kind = status.file_type();
         if kind.is_block_device() || kind.is_socket() {
-            return Err(refuse(format!(
-                "{name} is neither a file, a folder nor a pipe"
-            )));
+            return Err(refuse(format!("{name} is neither a file, a folder nor a pipe")));
         }
         let file = File::open(path)
             .map_err(|error| Error::io(format!("{name} cannot be opened"), error))?;
@@ -189,10 +184,7 @@ impl ImageSource {
             });
         }
         let content = Content::Folder(Arc::new(HostTree::open(path)?), name);
-        Ok(ImageSource {
-            kind: SourceKind::Folder,
-            content,
-        })
+        Ok(ImageSource { kind: SourceKind::Folder, content })
     }
 
     fn from_region(region: Region, options: &SourceOptions) -> Result<ImageSource> {
@@ -205,9 +197,7 @@ impl ImageSource {
         // The documents that make an image archive may stand at its end: only a whole pass tells.
         let mut index = MemberIndex::default();
         let progress = options.pass_progress();
-        let totals = layer::scan(&region, &options.limits, progress, |member| {
-            index.note(member)
-        })?;
+        let totals = layer::scan(&region, &options.limits, progress, |member| index.note(member))?;
         if !is_image_archive(&index) {
             return ImageSource::from_archive(region, index, Some(totals), options);
         }
@@ -215,9 +205,7 @@ impl ImageSource {
         let name = region.name().to_owned();
         let damaged = |error| refuse(format!("{name} cannot be decompressed: {error}"));
         let buffered = BufReader::with_capacity(CHUNK_BYTES, region.reader()?);
-        let plain = compression
-            .reader(buffered)
-            .map_err(|error| from_io(error, damaged))?;
+        let plain = compression.reader(buffered).map_err(|error| from_io(error, damaged))?;
         let limit = options.limits.max_uncompressed_bytes;
         let spooled = region::spool(plain, &options.temporary_folder, &name, limit, |_| ())?;
         ImageSource::from_archive(spooled, index, None, options)
@@ -246,15 +234,9 @@ impl ImageSource {
                 ),
             ));
         } else if index.count == 0 {
-            return Err(refuse(format!(
-                "{} is an archive without entries",
-                region.name()
-            )));
+            return Err(refuse(format!("{} is an archive without entries", region.name())));
         } else {
-            (
-                SourceKind::RootFileSystem,
-                Content::RootFileSystem(region, totals),
-            )
+            (SourceKind::RootFileSystem, Content::RootFileSystem(region, totals))
         };
         Ok(ImageSource { kind, content })
     }
@@ -290,28 +272,13 @@ impl ImageSource {
                     None => layer::scan(region, &options.limits, options.pass_progress(), |_| ())?,
                 };
                 let compression = Compression::of(region)?;
-                let source = Source::Blob {
-                    region: region.clone(),
-                    compression,
-                };
-                Ok(single(
-                    region.name(),
-                    totals,
-                    source,
-                    layer::media_type(compression),
-                    options,
-                ))
+                let source = Source::Blob { region: region.clone(), compression };
+                Ok(single(region.name(), totals, source, layer::media_type(compression), options))
             }
             Content::Folder(tree, name) => {
                 let totals = scan_folder(tree, name, options)?;
                 let source = Source::Folder(Arc::clone(tree));
-                Ok(single(
-                    name,
-                    totals,
-                    source,
-                    layer::MEDIA_TYPE_TAR.to_owned(),
-                    options,
-                ))
+                Ok(single(name, totals, source, layer::MEDIA_TYPE_TAR.to_owned(), options))
             }
         }
     }
@@ -349,9 +316,7 @@ fn scan_folder(tree: &Arc<HostTree>, name: &str, options: &SourceOptions) -> Res
         if count == 0 {
             break;
         }
-        budget
-            .take_bytes(count)
-            .map_err(|error| error.context(name))?;
+        budget.take_bytes(count).map_err(|error| error.context(name))?;
     }
     let totals = piped.totals().cloned();
     totals.ok_or_else(|| refuse(format!("{name} could not be read to its end")))
@@ -432,14 +397,9 @@ impl ImageParts {
                 name: format!("the layer {known} of {}", self.source),
                 diff_id,
                 blob_digest: part.blob_digest,
-                media_type: part
-                    .media_type
-                    .unwrap_or_else(|| layer::media_type(compression)),
+                media_type: part.media_type.unwrap_or_else(|| layer::media_type(compression)),
                 compressed_size_bytes: part.region.length_bytes(),
-                source: Source::Blob {
-                    region: part.region,
-                    compression,
-                },
+                source: Source::Blob { region: part.region, compression },
                 limits: options.limits.clone(),
                 ledger: Arc::clone(&ledger),
                 index,
@@ -464,10 +424,8 @@ fn choose(
     answers: impl Fn(usize, &str) -> bool,
 ) -> Result<usize> {
     let list = || {
-        let labels: Vec<String> = labels
-            .iter()
-            .map(|label| crate::printable(label.as_bytes()))
-            .collect();
+        let labels: Vec<String> =
+            labels.iter().map(|label| crate::printable(label.as_bytes())).collect();
         labels.join(", ")
     };
     let Some(wanted) = wanted else {
@@ -476,20 +434,15 @@ fn choose(
             1 => Ok(0),
             _ => Err(Error::new(
                 ErrorKind::Usage,
-                format!(
-                    "{source} holds several images: {}; say which one by its name",
-                    list()
-                ),
+                format!("{source} holds several images: {}; say which one by its name", list()),
             )),
         };
     };
-    (0..labels.len())
-        .find(|index| answers(*index, wanted))
-        .ok_or_else(|| {
-            let wanted = crate::printable(wanted.as_bytes());
-            Error::new(
-                ErrorKind::NotFound,
-                format!("{source} holds no image '{wanted}'; it holds: {}", list()),
-            )
-        })
+    (0..labels.len()).find(|index| answers(*index, wanted)).ok_or_else(|| {
+        let wanted = crate::printable(wanted.as_bytes());
+        Error::new(
+            ErrorKind::NotFound,
+            format!("{source} holds no image '{wanted}'; it holds: {}", list()),
+        )
+    })
 }

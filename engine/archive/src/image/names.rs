@@ -25,11 +25,7 @@ impl Platform {
             "loongarch64" => "loong64",
             other => other,
         };
-        Platform {
-            os: "linux".to_owned(),
-            architecture: architecture.to_owned(),
-            variant: None,
-        }
+        Platform { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: None }
     }
 
     pub(crate) fn matches(&self, field: &PlatformField) -> bool {
@@ -54,9 +50,7 @@ impl std::fmt::Display for Platform {
 /// The name as people write it: without the registry and folder that Docker takes for granted.
 pub(crate) fn familiar(name: &str) -> String {
     let name = name.strip_prefix("index.").unwrap_or(name);
-    let short = name
-        .strip_prefix("docker.io/library/")
-        .or_else(|| name.strip_prefix("docker.io/"));
+    let short = name.strip_prefix("docker.io/library/").or_else(|| name.strip_prefix("docker.io/"));
     short.unwrap_or(name).to_owned()
 }
 
@@ -68,21 +62,13 @@ pub(crate) fn full(name: &str) -> String {
         return format!("docker.io/library/{name}");
     }
     let is_host = first.contains(['.', ':']) || first == "localhost";
-    if is_host {
-        name
-    } else {
-        format!("docker.io/{name}")
-    }
+    if is_host { name } else { format!("docker.io/{name}") }
 }
 
 /// The name with a tag: `latest` if it has neither tag nor digest.
 pub(crate) fn tagged(name: &str) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);
-    if last.contains([':', '@']) {
-        name.to_owned()
-    } else {
-        format!("{name}:latest")
-    }
+    if last.contains([':', '@']) { name.to_owned() } else { format!("{name}:latest") }
 }
 
 /// Do two names mean the same image?

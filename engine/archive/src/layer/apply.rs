@@ -118,11 +118,7 @@ fn attempt(
                 stats.hard_links += 1;
                 placed.note(&path, false);
             }
-            LayerItem::Node {
-                path,
-                node,
-                metadata,
-            } => {
+            LayerItem::Node { path, node, metadata } => {
                 if let Node::File { size_bytes } = node {
                     stats.content_bytes += size_bytes;
                     writer.put(&path, &node, &metadata, Some(&mut reader.content()))?;
@@ -198,10 +194,7 @@ impl Placed {
     }
 
     fn get(&self, path: &TreePath) -> Marks {
-        self.paths
-            .get(&self.key(path.as_bytes()))
-            .copied()
-            .unwrap_or_default()
+        self.paths.get(&self.key(path.as_bytes())).copied().unwrap_or_default()
     }
 
     fn at(&self, path: &TreePath) -> bool {

@@ -74,10 +74,7 @@ impl Layer {
             media_type: media_type(compression),
             compressed_size_bytes: region.length_bytes(),
             name: region.name().to_owned(),
-            source: Source::Blob {
-                region,
-                compression,
-            },
+            source: Source::Blob { region, compression },
             limits: limits.clone(),
             ledger: Arc::default(),
             index: 0,
@@ -92,10 +89,7 @@ impl Layer {
     /// `Io` if the source cannot be read.
     pub fn open(&self, progress: Option<Progress>) -> Result<LayerReader> {
         let producer = match &self.source {
-            Source::Blob {
-                region,
-                compression,
-            } => {
+            Source::Blob { region, compression } => {
                 let algorithm = self.blob_digest.as_ref().map(Digest::algorithm);
                 pump::decompress(region.clone(), *compression, algorithm, progress)
             }
@@ -109,14 +103,10 @@ impl Layer {
     /// without reading the content of files.
     pub(crate) fn open_unverified(&self) -> Result<LayerReader> {
         let stream = match &self.source {
-            Source::Blob {
-                region,
-                compression: Compression::None,
-            } => Stream::Region(region.reader()?),
-            Source::Blob {
-                region,
-                compression,
-            } => {
+            Source::Blob { region, compression: Compression::None } => {
+                Stream::Region(region.reader()?)
+            }
+            Source::Blob { region, compression } => {
                 let producer = pump::decompress(region.clone(), *compression, None, None);
                 Stream::Piped(Piped::start(Algorithm::Sha256, producer)?)
             }
@@ -149,12 +139,8 @@ pub(crate) fn folder(
     let tree = Arc::clone(tree);
     Box::new(move |sink| {
         let mut consumed = 0;
-        let counting = Counting {
-            inner: sink,
-            consumed: &mut consumed,
-            total_bytes,
-            progress: &mut progress,
-        };
+        let counting =
+            Counting { inner: sink, consumed: &mut consumed, total_bytes, progress: &mut progress };
         write_host_tree(&tree, counting)?;
         Ok((None, consumed))
     })
@@ -192,12 +178,7 @@ pub(crate) fn scan(
     mut visit: impl FnMut(&Member),
 ) -> Result<Totals> {
     let compression = Compression::of(region)?;
-    let producer = pump::decompress(
-        region.clone(),
-        compression,
-        Some(Algorithm::Sha256),
-        progress,
-    );
+    let producer = pump::decompress(region.clone(), compression, Some(Algorithm::Sha256), progress);
     let piped = Piped::start(Algorithm::Sha256, producer)?;
     let mut members = Members::new(piped, Budget::new(limits, (0, 0)), false);
     let mut run = || {
@@ -209,9 +190,6 @@ pub(crate) fn scan(
     run().map_err(|error| error.context(region.name()))?;
     match members.stream_mut().totals() {
         Some(totals) => Ok(totals.clone()),
-        None => Err(crate::refuse(format!(
-            "{} could not be read to its end",
-            region.name()
-        ))),
+        None => Err(crate::refuse(format!("{} could not be read to its end", region.name()))),
     }
 }

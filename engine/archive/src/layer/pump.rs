@@ -157,18 +157,13 @@ pub(crate) fn decompress(
         };
         let damaged = |error: io::Error| {
             let form = compression.name();
-            refuse(format!(
-                "{} is damaged or truncated {form} data: {error}",
-                region.name()
-            ))
+            refuse(format!("{} is damaged or truncated {form} data: {error}", region.name()))
         };
         {
             let buffered = BufReader::with_capacity(CHUNK_BYTES, &mut tap);
-            let mut plain = compression
-                .reader(buffered)
-                .map_err(|error| from_io(error, damaged))?;
-            sink.take_all(&mut plain)
-                .map_err(|error| from_io(error, damaged))?;
+            let mut plain =
+                compression.reader(buffered).map_err(|error| from_io(error, damaged))?;
+            sink.take_all(&mut plain).map_err(|error| from_io(error, damaged))?;
         }
         // A decoder may stop before the end of the blob; the digest covers all of it.
         io::copy(&mut tap, &mut io::sink()).map_err(|error| from_io(error, damaged))?;
@@ -292,9 +287,7 @@ impl TarStream for Piped {
         let mut skipped = 0;
         while skipped < count && self.refill()? {
             let ready = self.current.len() - self.position;
-            let step = usize::try_from(count - skipped)
-                .unwrap_or(usize::MAX)
-                .min(ready);
+            let step = usize::try_from(count - skipped).unwrap_or(usize::MAX).min(ready);
             self.position += step;
             skipped += to_u64(step);
         }

@@ -153,21 +153,12 @@ impl LayerReader {
         while self.members.next()?.is_some() {}
         self.members.drain()?;
         let (entries, uncompressed_bytes) = self.members.used();
-        self.layer
-            .ledger
-            .note(self.layer.index, entries, uncompressed_bytes);
+        self.layer.ledger.note(self.layer.index, entries, uncompressed_bytes);
         let Stream::Piped(piped) = self.members.stream_mut() else {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "the layer was opened without verification",
-            ));
+            return Err(Error::new(ErrorKind::Usage, "the layer was opened without verification"));
         };
-        let Some(Totals {
-            blob,
-            diff,
-            compressed_bytes,
-            uncompressed_bytes,
-        }) = piped.totals().cloned()
+        let Some(Totals { blob, diff, compressed_bytes, uncompressed_bytes }) =
+            piped.totals().cloned()
         else {
             return Err(refuse("it could not be read to its end"));
         };
@@ -176,9 +167,7 @@ impl LayerReader {
         }
         let is_folder = matches!(self.layer.source, super::Source::Folder(_));
         if is_folder && diff != self.layer.diff_id {
-            return Err(refuse(
-                "the folder was changed while it was read; try again",
-            ));
+            return Err(refuse("the folder was changed while it was read; try again"));
         }
         self.layer.diff_id.expect(&diff, "the uncompressed layer")?;
         if compressed_bytes != self.layer.compressed_size_bytes {
@@ -187,11 +176,7 @@ impl LayerReader {
                 self.layer.compressed_size_bytes
             )));
         }
-        Ok(LayerTotals {
-            entries,
-            compressed_bytes,
-            uncompressed_bytes,
-        })
+        Ok(LayerTotals { entries, compressed_bytes, uncompressed_bytes })
     }
 
     fn named(&self, error: Error) -> Error {
@@ -204,9 +189,7 @@ impl LayerReader {
         };
         let left = usize::try_from(length - self.piece_done).unwrap_or(usize::MAX);
         let want = left.min(buffer.len());
-        let count = self
-            .members
-            .read_content(buffer.get_mut(..want).unwrap_or_default())?;
+        let count = self.members.read_content(buffer.get_mut(..want).unwrap_or_default())?;
         if count == 0 {
             return Err(refuse("the content of a file is shorter than declared"));
         }
@@ -233,9 +216,7 @@ impl FileContent for LayerContent<'_> {
                 "content cannot be read into an empty buffer",
             ));
         }
-        self.reader
-            .read_piece(buffer)
-            .map_err(|error| self.reader.named(error))
+        self.reader.read_piece(buffer).map_err(|error| self.reader.named(error))
     }
 }
 
@@ -249,32 +230,22 @@ fn item_of(member: Member) -> Result<Option<LayerItem>> {
         None => (&b""[..], &[][..]),
     };
     if name == OPAQUE_MARKER && !folders.iter().any(|name| name.starts_with(WHITEOUT_PREFIX)) {
-        return Ok(Some(LayerItem::Opaque {
-            path: path.parent(),
-        }));
+        return Ok(Some(LayerItem::Opaque { path: path.parent() }));
     }
     if components.iter().any(|name| name.starts_with(AUFS_PREFIX)) {
         return Ok(None);
     }
     if folders.iter().any(|name| name.starts_with(WHITEOUT_PREFIX)) {
-        return Err(refuse(format!(
-            "{entry} stands in a folder whose name marks a deletion"
-        )));
+        return Err(refuse(format!("{entry} stands in a folder whose name marks a deletion")));
     }
     if let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX) {
         if matches!(hidden, b"" | b"." | b"..") {
-            return Err(refuse(format!(
-                "{entry} marks the deletion of no name inside its folder"
-            )));
+            return Err(refuse(format!("{entry} marks the deletion of no name inside its folder")));
         }
-        return Ok(Some(LayerItem::Whiteout {
-            path: path.parent().join(hidden),
-        }));
+        return Ok(Some(LayerItem::Whiteout { path: path.parent().join(hidden) }));
     }
     if path.is_root() && member.kind != Kind::Directory {
-        return Err(refuse(format!(
-            "{entry} puts something other than a folder at the root"
-        )));
+        return Err(refuse(format!("{entry} puts something other than a folder at the root")));
     }
     if member.kind == Kind::HardLink {
         let target = link_target(&member.link, &path, &entry)?;
@@ -297,23 +268,13 @@ fn path_of(raw: &[u8], entry: &str) -> Result<TreePath> {
 
 fn link_target(raw: &[u8], path: &TreePath, entry: &str) -> Result<TreePath> {
     let target = TreePath::from_archive(raw).map_err(|error| {
-        refuse(format!(
-            "{entry} is a hard link out of the tree: {}",
-            printable_error(&error)
-        ))
+        refuse(format!("{entry} is a hard link out of the tree: {}", printable_error(&error)))
     })?;
     if target.is_root() || target == *path {
-        return Err(refuse(format!(
-            "{entry} is a hard link to itself or to the root"
-        )));
+        return Err(refuse(format!("{entry} is a hard link to itself or to the root")));
     }
-    if target
-        .components()
-        .any(|name| name.starts_with(WHITEOUT_PREFIX))
-    {
-        return Err(refuse(format!(
-            "{entry} is a hard link to a mark of a deletion"
-        )));
+    if target.components().any(|name| name.starts_with(WHITEOUT_PREFIX)) {
+        return Err(refuse(format!("{entry} is a hard link to a mark of a deletion")));
     }
     Ok(target)
 }
@@ -324,19 +285,13 @@ fn printable_error(error: &Error) -> String {
 
 fn node_of(member: Member, path: TreePath, entry: &str) -> Result<LayerItem> {
     let node = match member.kind {
-        Kind::File | Kind::HardLink => Node::File {
-            size_bytes: member.size_bytes,
-        },
+        Kind::File | Kind::HardLink => Node::File { size_bytes: member.size_bytes },
         Kind::Directory => Node::Directory,
         Kind::Fifo => Node::Fifo,
-        Kind::CharacterDevice => Node::CharacterDevice {
-            major: member.device.0,
-            minor: member.device.1,
-        },
-        Kind::BlockDevice => Node::BlockDevice {
-            major: member.device.0,
-            minor: member.device.1,
-        },
+        Kind::CharacterDevice => {
+            Node::CharacterDevice { major: member.device.0, minor: member.device.1 }
+        }
+        Kind::BlockDevice => Node::BlockDevice { major: member.device.0, minor: member.device.1 },
         Kind::Symlink => {
             // Never followed here, so that any target is harmless; but it must be one that Linux keeps.
             if member.link.is_empty() || member.link.len() > 4095 || member.link.contains(&0) {
@@ -344,9 +299,7 @@ fn node_of(member: Member, path: TreePath, entry: &str) -> Result<LayerItem> {
                     "{entry} is a symbolic link with an impossible target"
                 )));
             }
-            Node::Symlink {
-                target: member.link,
-            }
+            Node::Symlink { target: member.link }
         }
     };
     let mut metadata = Metadata {
@@ -358,9 +311,5 @@ fn node_of(member: Member, path: TreePath, entry: &str) -> Result<LayerItem> {
     };
     let is_symlink = matches!(node, Node::Symlink { .. });
     acl::normalise(&mut metadata, node == Node::Directory, is_symlink, entry)?;
-    Ok(LayerItem::Node {
-        path,
-        node,
-        metadata,
-    })
+    Ok(LayerItem::Node { path, node, metadata })
 }

@@ -37,11 +37,7 @@ struct Entry {
 pub(crate) fn from_text(text: &[u8], entry: &str) -> Result<Option<Vec<u8>>> {
     let mut entries = Vec::new();
     for line in text.split(|byte| matches!(byte, b',' | b'\n')) {
-        let line = line
-            .split(|byte| *byte == b'#')
-            .next()
-            .unwrap_or_default()
-            .trim_ascii();
+        let line = line.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
         if !line.is_empty() {
             entries.push(parse_entry(line, entry)?);
         }
@@ -57,14 +53,9 @@ pub(crate) fn from_text(text: &[u8], entry: &str) -> Result<Option<Vec<u8>>> {
 fn parse_entry(line: &[u8], entry: &str) -> Result<Entry> {
     let bad = || {
         let line = printable(line);
-        refuse(format!(
-            "{entry} has an access control list with the malformed entry '{line}'"
-        ))
+        refuse(format!("{entry} has an access control list with the malformed entry '{line}'"))
     };
-    let mut fields: Vec<&[u8]> = line
-        .split(|byte| *byte == b':')
-        .map(<[u8]>::trim_ascii)
-        .collect();
+    let mut fields: Vec<&[u8]> = line.split(|byte| *byte == b':').map(<[u8]>::trim_ascii).collect();
     if matches!(fields.first(), Some(&b"default" | &b"d")) {
         fields.remove(0);
     }
@@ -115,20 +106,12 @@ fn parse_entry(line: &[u8], entry: &str) -> Result<Entry> {
     if permissions.is_empty() || permissions.len() > 3 {
         return Err(bad());
     }
-    Ok(Entry {
-        tag,
-        id,
-        permissions: bits,
-    })
+    Ok(Entry { tag, id, permissions: bits })
 }
 
 /// What the kernel demands of a list, ordered as it stands.
 fn check(entries: &[Entry], entry: &str) -> Result<()> {
-    let bad = |why: &str| {
-        Err(refuse(format!(
-            "{entry} has an access control list that {why}"
-        )))
-    };
+    let bad = |why: &str| Err(refuse(format!("{entry} has an access control list that {why}")));
     for pair in entries.windows(2) {
         if let [first, second] = pair
             && (first.tag, first.id) >= (second.tag, second.id)
@@ -157,11 +140,7 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
 }
 
 fn decode(raw: &[u8], entry: &str) -> Result<Vec<Entry>> {
-    let bad = || {
-        refuse(format!(
-            "{entry} has a malformed access control list attribute"
-        ))
-    };
+    let bad = || refuse(format!("{entry} has a malformed access control list attribute"));
     let (version, rest) = raw.split_first_chunk::<4>().ok_or_else(bad)?;
     let (records, remainder) = rest.as_chunks::<8>();
     if u32::from_le_bytes(*version) != VERSION || !remainder.is_empty() {
@@ -177,11 +156,7 @@ fn decode(raw: &[u8], entry: &str) -> Result<Vec<Entry>> {
         if !known || permissions > 7 || (named && id == NO_ID) {
             return Err(bad());
         }
-        entries.push(Entry {
-            tag,
-            id: if named { id } else { NO_ID },
-            permissions,
-        });
+        entries.push(Entry { tag, id: if named { id } else { NO_ID }, permissions });
     }
     Ok(entries)
 }
@@ -207,9 +182,7 @@ pub(crate) fn normalise(
         }
         check(&entries, entry)?;
         if name == ACCESS {
-            let minimal = entries
-                .iter()
-                .all(|entry| entry.id == NO_ID && entry.tag != MASK);
+            let minimal = entries.iter().all(|entry| entry.id == NO_ID && entry.tag != MASK);
             metadata.mode = metadata.mode & !0o777 | mode_of(&entries);
             if minimal {
                 continue;
@@ -222,10 +195,7 @@ pub(crate) fn normalise(
 
 fn mode_of(entries: &[Entry]) -> u32 {
     let bits = |tag: u16| {
-        entries
-            .iter()
-            .find(|entry| entry.tag == tag)
-            .map(|entry| u32::from(entry.permissions))
+        entries.iter().find(|entry| entry.tag == tag).map(|entry| u32::from(entry.permissions))
     };
     let owner = bits(USER_OBJECT).unwrap_or(0);
     let group = bits(MASK).or(bits(GROUP_OBJECT)).unwrap_or(0);
@@ -267,11 +237,7 @@ mod tests {
             b"user::rw-,user:4294967295:rwx,group::r--,mask::rwx,other::---",
             b"wheel::rw-,group::r--,other::---",
         ] {
-            assert!(
-                from_text(text, "e").is_err(),
-                "{}",
-                String::from_utf8_lossy(text)
-            );
+            assert!(from_text(text, "e").is_err(), "{}", String::from_utf8_lossy(text));
         }
         for raw in [
             &b""[..],
@@ -286,13 +252,8 @@ mod tests {
 
     #[test]
     fn a_list_that_says_no_more_than_the_mode_becomes_the_mode() {
-        let raw = from_text(b"user::rwx,group::r-x,other::---", "e")
-            .unwrap()
-            .unwrap();
-        let mut metadata = Metadata {
-            mode: 0o4711,
-            ..Metadata::default()
-        };
+        let raw = from_text(b"user::rwx,group::r-x,other::---", "e").unwrap().unwrap();
+        let mut metadata = Metadata { mode: 0o4711, ..Metadata::default() };
         metadata.xattrs.insert(ACCESS.to_vec(), raw.clone());
         metadata.xattrs.insert(DEFAULT.to_vec(), raw);
         normalise(&mut metadata, true, false, "e").unwrap();
@@ -305,10 +266,7 @@ mod tests {
 
     #[test]
     fn a_longer_list_stays_and_sets_the_group_bits_to_its_mask() {
-        let mut metadata = Metadata {
-            mode: 0o600,
-            ..Metadata::default()
-        };
+        let mut metadata = Metadata { mode: 0o600, ..Metadata::default() };
         metadata.xattrs.insert(ACCESS.to_vec(), EXTENDED.to_vec());
         normalise(&mut metadata, false, false, "e").unwrap();
         assert_eq!(metadata.mode, 0o670);

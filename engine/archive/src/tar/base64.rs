@@ -37,11 +37,7 @@ pub(crate) fn encode(bytes: &[u8]) -> Vec<u8> {
             let shift = 18 - 6 * letter;
             let used = usize::try_from(letter).is_ok_and(|letter| letter <= group.len());
             let index = usize::try_from(bits >> shift & 63).unwrap_or(0);
-            text.push(if used {
-                ALPHABET.get(index).copied().unwrap_or(b'=')
-            } else {
-                b'='
-            });
+            text.push(if used { ALPHABET.get(index).copied().unwrap_or(b'=') } else { b'=' });
         }
     }
     text
@@ -56,9 +52,8 @@ mod tests {
         assert_eq!(encode(b"Man"), b"TWFu");
         assert_eq!(encode(b"Ma"), b"TWE=");
         for length in 0..300_u16 {
-            let bytes: Vec<u8> = (0..length)
-                .map(|value| u8::try_from(value * 7 % 256).unwrap())
-                .collect();
+            let bytes: Vec<u8> =
+                (0..length).map(|value| u8::try_from(value * 7 % 256).unwrap()).collect();
             let text = encode(&bytes);
             assert_eq!(decode(&text).unwrap(), bytes);
             let bare: Vec<u8> = text.into_iter().filter(|byte| *byte != b'=').collect();

@@ -170,9 +170,7 @@ impl PaxSparse {
         let number = || {
             sparse::parse(value).ok_or_else(|| {
                 let value = printable(value);
-                refuse(format!(
-                    "the sparse file of {entry} says '{value}' where a number belongs"
-                ))
+                refuse(format!("the sparse file of {entry} says '{value}' where a number belongs"))
             })
         };
         match name {

@@ -63,11 +63,7 @@ impl Header {
         // The sum counts the checksum field itself as spaces. Some old writers added signed bytes.
         let (mut unsigned, mut signed) = (0_i128, 0_i128);
         for (index, byte) in block.iter().enumerate() {
-            let byte = if field::CHECKSUM.contains(&index) {
-                b' '
-            } else {
-                *byte
-            };
+            let byte = if field::CHECKSUM.contains(&index) { b' ' } else { *byte };
             unsigned += i128::from(byte);
             signed += i128::from(byte.cast_signed());
         }
@@ -104,11 +100,7 @@ impl Header {
             return name.to_vec();
         }
         let is_star = self.0[field::STAR_MARK] == *b"tar\0";
-        let prefix = if is_star {
-            field::STAR_PREFIX
-        } else {
-            field::PREFIX
-        };
+        let prefix = if is_star { field::STAR_PREFIX } else { field::PREFIX };
         match until_nul(&self.0[prefix]) {
             b"" => name.to_vec(),
             prefix => [prefix, b"/", name].concat(),
@@ -144,10 +136,7 @@ impl Header {
 
     /// Major and minor number of a device.
     pub(crate) fn device(&self) -> Option<(i128, i128)> {
-        Some((
-            parse_field(&self.0[field::MAJOR])?,
-            parse_field(&self.0[field::MINOR])?,
-        ))
+        Some((parse_field(&self.0[field::MAJOR])?, parse_field(&self.0[field::MINOR])?))
     }
 
     /// What a GNU sparse entry says of itself: its full length, its first pieces, and whether blocks of
@@ -185,10 +174,7 @@ fn parse_pieces(raw: &[u8]) -> Option<Vec<Piece>> {
 }
 
 fn until_nul(field: &[u8]) -> &[u8] {
-    let end = field
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(field.len());
+    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
     field.get(..end).unwrap_or_default()
 }
 
@@ -285,20 +271,13 @@ mod tests {
 
     #[test]
     fn a_value_that_does_not_fit_is_written_as_zero() {
-        let fields = Fields {
-            uid: Fields::MAX_ID + 1,
-            ..Fields::default()
-        };
+        let fields = Fields { uid: Fields::MAX_ID + 1, ..Fields::default() };
         assert_eq!(Header::verified(fields.encode(), 0).unwrap().uid(), Some(0));
     }
 
     #[test]
     fn every_changed_byte_breaks_the_checksum() {
-        let block = Fields {
-            name: b"a",
-            ..Fields::default()
-        }
-        .encode();
+        let block = Fields { name: b"a", ..Fields::default() }.encode();
         for index in 0..BLOCK_BYTES {
             let mut damaged = block;
             damaged[index] ^= 1;

@@ -153,9 +153,7 @@ impl<S: TarStream> Members<S> {
 
     /// Fills some of `buffer` from the current member's stored bytes; zero at their end.
     pub(crate) fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let want = usize::try_from(self.content_left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let want = usize::try_from(self.content_left).unwrap_or(usize::MAX).min(buffer.len());
         let Some(target) = buffer.get_mut(..want) else {
             return Ok(0);
         };
@@ -198,19 +196,12 @@ impl<S: TarStream> Members<S> {
     }
 
     fn truncated(&self, place: &str) -> thinstore_storage::Error {
-        refuse(format!(
-            "the archive is truncated: it ends {place}, after {} bytes",
-            self.position
-        ))
+        refuse(format!("the archive is truncated: it ends {place}, after {} bytes", self.position))
     }
 
     fn pass_content(&mut self) -> Result<()> {
         let count = self.content_left + self.padding;
-        let skipped = if count > 0 {
-            self.stream.skip(count)?
-        } else {
-            0
-        };
+        let skipped = if count > 0 { self.stream.skip(count)? } else { 0 };
         self.advance(skipped)?;
         if skipped < count {
             return Err(self.truncated("inside the content of an entry"));
@@ -323,11 +314,7 @@ impl<S: TarStream> Members<S> {
         }
         let entry = format!("the entry '{}'", printable(&name));
         let kind = kind_of(header.kind(), &name, &entry)?;
-        let fields = Fields {
-            header,
-            extensions: &extensions,
-            entry: &entry,
-        };
+        let fields = Fields { header, extensions: &extensions, entry: &entry };
         let mut member = Member {
             kind,
             mode: fields.mode()?,
@@ -360,9 +347,7 @@ impl<S: TarStream> Members<S> {
             )));
         }
         if name_is_folder(&member.name) && kind == Kind::File {
-            return Err(refuse(format!(
-                "{entry} is a file with the name of a folder"
-            )));
+            return Err(refuse(format!("{entry} is a file with the name of a folder")));
         }
         member.content_at = self.position;
         member.stored_bytes = self.content_left;
@@ -380,12 +365,7 @@ impl<S: TarStream> Members<S> {
             };
             let (further, next) = more_gnu_pieces(&block).ok_or_else(bad)?;
             for piece in further {
-                sparse::push(
-                    &mut pieces,
-                    piece,
-                    self.budget.limits.max_sparse_pieces,
-                    entry,
-                )?;
+                sparse::push(&mut pieces, piece, self.budget.limits.max_sparse_pieces, entry)?;
             }
             more = next;
         }
@@ -404,11 +384,7 @@ impl<S: TarStream> Members<S> {
             }
             (None | Some(0), _, Some(pieces)) => pieces,
             (None, None, None) if said.size.is_none() => {
-                member.pieces = if stored > 0 {
-                    vec![(0, stored)]
-                } else {
-                    Vec::new()
-                };
+                member.pieces = if stored > 0 { vec![(0, stored)] } else { Vec::new() };
                 return Ok(());
             }
             (None | Some(0), _, None) if said.size.is_some() => Vec::new(),
@@ -419,9 +395,7 @@ impl<S: TarStream> Members<S> {
             }
         };
         let Some(size) = said.size else {
-            return Err(refuse(format!(
-                "the sparse file of {entry} does not say its length"
-            )));
+            return Err(refuse(format!("the sparse file of {entry} does not say its length")));
         };
         member.pieces = sparse::checked(pieces, size, stored, entry)?;
         member.size_bytes = size;
@@ -439,9 +413,7 @@ impl<S: TarStream> Members<S> {
             {
                 let count = self.read_content(rest)?;
                 if count == 0 {
-                    return Err(refuse(format!(
-                        "the sparse file of {entry} ends inside its map"
-                    )));
+                    return Err(refuse(format!("the sparse file of {entry} ends inside its map")));
                 }
                 filled += count;
             }
@@ -469,9 +441,7 @@ fn kind_of(flag: u8, name: &[u8], entry: &str) -> Result<Kind> {
         b'6' => Kind::Fifo,
         _ => {
             let flag = printable(&[flag]);
-            return Err(refuse(format!(
-                "{entry} is of the type '{flag}', which is not known"
-            )));
+            return Err(refuse(format!("{entry} is of the type '{flag}', which is not known")));
         }
     })
 }
@@ -504,16 +474,12 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn bad(&self, what: &str) -> thinstore_storage::Error {
-        refuse(format!(
-            "{} has {what} that is out of range or not a number",
-            self.entry
-        ))
+        refuse(format!("{} has {what} that is out of range or not a number", self.entry))
     }
 
     fn mode(&self) -> Result<u32> {
         let mode = self.header.mode().filter(|mode| *mode >= 0);
-        mode.and_then(|mode| u32::try_from(mode & 0o7777).ok())
-            .ok_or_else(|| self.bad("a mode"))
+        mode.and_then(|mode| u32::try_from(mode & 0o7777).ok()).ok_or_else(|| self.bad("a mode"))
     }
 
     /// The id 4,294,967,295 means "no change" to chown(2) and is nobody's.
@@ -533,15 +499,9 @@ impl Fields<'_> {
         if let Some(modified) = self.extensions.modified {
             return Ok(modified);
         }
-        let seconds = self
-            .header
-            .modified()
-            .and_then(|seconds| i64::try_from(seconds).ok());
+        let seconds = self.header.modified().and_then(|seconds| i64::try_from(seconds).ok());
         let seconds = seconds.ok_or_else(|| self.bad("a time"))?;
-        Ok(Timestamp {
-            seconds,
-            nanoseconds: 0,
-        })
+        Ok(Timestamp { seconds, nanoseconds: 0 })
     }
 
     fn device(&self, kind: Kind) -> Result<(u32, u32)> {
@@ -549,20 +509,10 @@ impl Fields<'_> {
             return Ok((0, 0));
         }
         let field = self.header.device();
-        let major = self
-            .extensions
-            .major
-            .map(i128::from)
-            .or(field.map(|device| device.0));
-        let minor = self
-            .extensions
-            .minor
-            .map(i128::from)
-            .or(field.map(|device| device.1));
+        let major = self.extensions.major.map(i128::from).or(field.map(|device| device.0));
+        let minor = self.extensions.minor.map(i128::from).or(field.map(|device| device.1));
         let in_range = |value: Option<i128>, limit: u32| {
-            value
-                .and_then(|value| u32::try_from(value).ok())
-                .filter(|value| *value <= limit)
+            value.and_then(|value| u32::try_from(value).ok()).filter(|value| *value <= limit)
         };
         match (in_range(major, 4095), in_range(minor, 1_048_575)) {
             (Some(major), Some(minor)) => Ok((major, minor)),

@@ -19,23 +19,13 @@ fn parse_base256(field: &[u8]) -> Option<i128> {
         return None;
     }
     let magnitude = i128::from(first & 0x3f);
-    let start = if first & 0x40 != 0 {
-        magnitude - 0x40
-    } else {
-        magnitude
-    };
-    Some(
-        rest.iter()
-            .fold(start, |value, byte| (value << 8) | i128::from(*byte)),
-    )
+    let start = if first & 0x40 != 0 { magnitude - 0x40 } else { magnitude };
+    Some(rest.iter().fold(start, |value, byte| (value << 8) | i128::from(*byte)))
 }
 
 fn parse_octal(field: &[u8]) -> Option<i128> {
     let blank = |byte: &u8| matches!(byte, b' ' | 0);
-    let start = field
-        .iter()
-        .position(|byte| !blank(byte))
-        .unwrap_or(field.len());
+    let start = field.iter().position(|byte| !blank(byte)).unwrap_or(field.len());
     let digits = field.get(start..)?;
     let end = digits.iter().position(blank).unwrap_or(digits.len());
     let (digits, padding) = digits.split_at_checked(end)?;
@@ -59,9 +49,8 @@ pub(crate) fn parse_decimal(text: &[u8]) -> Option<i64> {
     if digits.is_empty() || digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let magnitude = digits
-        .iter()
-        .fold(0_i128, |value, digit| value * 10 + i128::from(digit - b'0'));
+    let magnitude =
+        digits.iter().fold(0_i128, |value, digit| value * 10 + i128::from(digit - b'0'));
     i64::try_from(if negative { -magnitude } else { magnitude }).ok()
 }
 
@@ -80,23 +69,13 @@ pub(crate) fn parse_time(text: &[u8]) -> Option<Timestamp> {
         b"" | b"-" if !fraction.is_empty() => 0,
         digits => parse_decimal(digits)?,
     };
-    let digits = fraction
-        .iter()
-        .copied()
-        .chain(std::iter::repeat(b'0'))
-        .take(9);
+    let digits = fraction.iter().copied().chain(std::iter::repeat(b'0')).take(9);
     let nanoseconds = digits.fold(0_u32, |value, digit| value * 10 + u32::from(digit - b'0'));
     if negative && nanoseconds > 0 {
         let seconds = seconds.checked_sub(1)?;
-        return Some(Timestamp {
-            seconds,
-            nanoseconds: 1_000_000_000 - nanoseconds,
-        });
+        return Some(Timestamp { seconds, nanoseconds: 1_000_000_000 - nanoseconds });
     }
-    Some(Timestamp {
-        seconds,
-        nanoseconds,
-    })
+    Some(Timestamp { seconds, nanoseconds })
 }
 
 /// Writes a time as a PAX record does, without trailing zeroes of the fraction.
@@ -132,25 +111,14 @@ mod tests {
     fn base256_fields_are_read_with_their_sign() {
         assert_eq!(parse_field(&[0x80, 0, 0, 0, 0, 0, 1, 0]), Some(256));
         assert_eq!(parse_field(&[0xff; 12]), Some(-1));
-        assert_eq!(
-            parse_field(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe]),
-            Some(-2)
-        );
-        assert_eq!(
-            parse_field(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]),
-            Some(0xffff_ffff)
-        );
+        assert_eq!(parse_field(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe]), Some(-2));
+        assert_eq!(parse_field(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]), Some(0xffff_ffff));
         assert!(parse_field(&[0xbf; 12]).unwrap() > i128::from(u64::MAX));
     }
 
     #[test]
     fn pax_times_keep_nanoseconds_on_both_sides_of_1970() {
-        let time = |seconds, nanoseconds| {
-            Some(Timestamp {
-                seconds,
-                nanoseconds,
-            })
-        };
+        let time = |seconds, nanoseconds| Some(Timestamp { seconds, nanoseconds });
         assert_eq!(parse_time(b"12"), time(12, 0));
         assert_eq!(parse_time(b"12.5"), time(12, 500_000_000));
         assert_eq!(parse_time(b"12.1234567899"), time(12, 123_456_789));
@@ -158,43 +126,20 @@ mod tests {
         assert_eq!(parse_time(b"-0.000000001"), time(-1, 999_999_999));
         assert_eq!(parse_time(b"-12"), time(-12, 0));
         assert_eq!(parse_time(b"12."), time(12, 0));
-        for bad in [
-            &b""[..],
-            b"-",
-            b".",
-            b"1.x",
-            b"x",
-            b"1e3",
-            b"99999999999999999999999",
-            b"1.-5",
-        ] {
+        for bad in [&b""[..], b"-", b".", b"1.x", b"x", b"1e3", b"99999999999999999999999", b"1.-5"]
+        {
             assert_eq!(parse_time(bad), None, "{}", String::from_utf8_lossy(bad));
         }
     }
 
     #[test]
     fn written_times_are_read_back() {
-        for (seconds, nanoseconds) in [
-            (0, 0),
-            (0, 1),
-            (-1, 999_999_999),
-            (-1, 0),
-            (-2, 500_000_000),
-            (i64::MAX, 5),
-            (7, 120),
-        ] {
-            let time = Timestamp {
-                seconds,
-                nanoseconds,
-            };
+        for (seconds, nanoseconds) in
+            [(0, 0), (0, 1), (-1, 999_999_999), (-1, 0), (-2, 500_000_000), (i64::MAX, 5), (7, 120)]
+        {
+            let time = Timestamp { seconds, nanoseconds };
             assert_eq!(parse_time(format_time(time).as_bytes()), Some(time));
         }
-        assert_eq!(
-            format_time(Timestamp {
-                seconds: -2,
-                nanoseconds: 500_000_000
-            }),
-            "-1.5"
-        );
+        assert_eq!(format_time(Timestamp { seconds: -2, nanoseconds: 500_000_000 }), "-1.5");
     }
 }

@@ -17,9 +17,7 @@ pub(crate) fn records<'a>(mut raw: &'a [u8], entry: &str) -> Result<Vec<Record<'
             break;
         }
         let Some((record, rest)) = first_record(raw) else {
-            return Err(refuse(format!(
-                "the extended header of {entry} is malformed"
-            )));
+            return Err(refuse(format!("the extended header of {entry} is malformed")));
         };
         if record.0.is_empty() || record.0.contains(&0) {
             return Err(refuse(format!(
@@ -101,9 +99,7 @@ pub(crate) fn percent_encoded(name: &[u8]) -> Vec<u8> {
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]
@@ -127,10 +123,7 @@ mod tests {
             let value = vec![b'v'; length];
             push_record(&mut raw, b"k", &value);
             push_record(&mut raw, b"z", b"");
-            assert_eq!(
-                records(&raw, "e").unwrap(),
-                vec![(&b"k"[..], &value[..]), (b"z", b"")]
-            );
+            assert_eq!(records(&raw, "e").unwrap(), vec![(&b"k"[..], &value[..]), (b"z", b"")]);
         }
     }
 
@@ -149,11 +142,7 @@ mod tests {
             b" 6 a=b\n",
             b"18446744073709551615 a=b\n",
         ] {
-            assert!(
-                records(raw, "e").is_err(),
-                "{}",
-                String::from_utf8_lossy(raw)
-            );
+            assert!(records(raw, "e").is_err(), "{}", String::from_utf8_lossy(raw));
         }
     }
 

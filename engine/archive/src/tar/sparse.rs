@@ -15,11 +15,7 @@ pub(crate) fn checked(
     stored_bytes: u64,
     entry: &str,
 ) -> Result<Vec<Piece>> {
-    let bad = || {
-        refuse(format!(
-            "the sparse file of {entry} has a map that makes no sense"
-        ))
-    };
+    let bad = || refuse(format!("the sparse file of {entry} has a map that makes no sense"));
     let (mut end, mut sum) = (0_u64, 0_u64);
     for (offset, length) in &pieces {
         let piece_end = offset.checked_add(*length).ok_or_else(bad)?;
@@ -32,19 +28,12 @@ pub(crate) fn checked(
     if sum != stored_bytes {
         return Err(bad());
     }
-    Ok(pieces
-        .into_iter()
-        .filter(|(_, length)| *length > 0)
-        .collect())
+    Ok(pieces.into_iter().filter(|(_, length)| *length > 0).collect())
 }
 
 /// Reads a map of the PAX 0.1 kind: `offset,length,offset,length,...`.
 pub(crate) fn parse_list(text: &[u8], max_pieces: usize, entry: &str) -> Result<Vec<Piece>> {
-    let bad = || {
-        refuse(format!(
-            "the sparse file of {entry} has a map that is no list of numbers"
-        ))
-    };
+    let bad = || refuse(format!("the sparse file of {entry} has a map that is no list of numbers"));
     let mut pieces = Vec::new();
     if text.is_empty() {
         return Ok(pieces);
@@ -127,9 +116,7 @@ impl MapReader {
     }
 
     fn bad(&self, entry: &str) -> thinstore_storage::Error {
-        refuse(format!(
-            "the sparse file of {entry} has a map that is no list of numbers"
-        ))
+        refuse(format!("the sparse file of {entry} has a map that is no list of numbers"))
     }
 }
 
@@ -175,16 +162,10 @@ mod tests {
         assert!(checked(vec![(98, 5)], 100, 5, "e").is_err());
         assert!(checked(vec![(u64::MAX, 5)], u64::MAX, 5, "e").is_err());
         assert!(checked(vec![(0, 5)], 100, 6, "e").is_err());
-        assert_eq!(
-            checked(vec![(0, 5), (100, 0)], 100, 5, "e").unwrap(),
-            vec![(0, 5)]
-        );
+        assert_eq!(checked(vec![(0, 5), (100, 0)], 100, 5, "e").unwrap(), vec![(0, 5)]);
         assert!(parse_list(b"1,2,3", 10, "e").is_err());
         assert!(parse_list(b"1,-2", 10, "e").is_err());
         assert!(parse_list(b"1,2,3,4", 1, "e").is_err());
-        assert_eq!(
-            parse_list(b"1,2,3,4", 2, "e").unwrap(),
-            vec![(1, 2), (3, 4)]
-        );
+        assert_eq!(parse_list(b"1,2,3,4", 2, "e").unwrap(), vec![(1, 2), (3, 4)]);
     }
 }

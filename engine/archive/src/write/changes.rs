@@ -45,17 +45,13 @@ struct Plans(BTreeMap<Vec<u8>, Plan>);
 impl Plans {
     /// Orders as a walk does: NUL, which no name contains, sorts before all bytes of names.
     fn key(path: &TreePath) -> Vec<u8> {
-        path.as_bytes()
-            .iter()
-            .map(|byte| if *byte == b'/' { 0 } else { *byte })
-            .collect()
+        path.as_bytes().iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect()
     }
 
     fn at(&mut self, path: &TreePath) -> &mut Plan {
-        self.0.entry(Plans::key(path)).or_insert_with(|| Plan {
-            path: path.clone(),
-            ..Plan::default()
-        })
+        self.0
+            .entry(Plans::key(path))
+            .or_insert_with(|| Plan { path: path.clone(), ..Plan::default() })
     }
 
     /// Plans a node, and the folders above it: an unpacker that does not find a folder in the layer may
@@ -99,12 +95,8 @@ pub fn write_changes<W: Write>(
             plans.node(&change.path);
         }
     }
-    let gone: HashSet<TreePath> = plans
-        .0
-        .values()
-        .filter(|plan| plan.whiteout)
-        .map(|plan| plan.path.clone())
-        .collect();
+    let gone: HashSet<TreePath> =
+        plans.0.values().filter(|plan| plan.whiteout).map(|plan| plan.path.clone()).collect();
     for path in &gone {
         // What was in a folder that is gone goes with it.
         let mut above = path.clone();

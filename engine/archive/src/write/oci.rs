@@ -51,11 +51,7 @@ impl OciArchiveWriter {
     /// An archive whose layers are compressed as said. Temporary files go to `temporary_folder`.
     pub fn new(temporary_folder: &Path, compression: Compression) -> OciArchiveWriter {
         let temporary_folder = temporary_folder.to_owned();
-        OciArchiveWriter {
-            temporary_folder,
-            compression,
-            layers: Vec::new(),
-        }
+        OciArchiveWriter { temporary_folder, compression, layers: Vec::new() }
     }
 
     /// Adds the next higher layer: `write` writes its uncompressed tar. Gives its diff id.
@@ -68,9 +64,7 @@ impl OciArchiveWriter {
     ) -> Result<Digest> {
         let file = unnamed_file(&self.temporary_folder)?;
         let failed = |error| {
-            from_io(error, |error| {
-                Error::io("a layer cannot be kept in a temporary file", error)
-            })
+            from_io(error, |error| Error::io("a layer cannot be kept in a temporary file", error))
         };
         let stored = Hashed::new(file);
         let mut tar = Hashed::new(Encoder::new(self.compression, stored).map_err(failed)?);
@@ -81,12 +75,7 @@ impl OciArchiveWriter {
         }
         let (encoder, diff_id, _) = tar.finish();
         let (file, digest, size_bytes) = encoder.finish().map_err(failed)?.finish();
-        self.layers.push(StoredLayer {
-            diff_id: diff_id.clone(),
-            digest,
-            size_bytes,
-            file,
-        });
+        self.layers.push(StoredLayer { diff_id: diff_id.clone(), digest, size_bytes, file });
         Ok(diff_id)
     }
 
@@ -103,10 +92,7 @@ impl OciArchiveWriter {
     ) -> Result<(W, WrittenImage)> {
         let (config, platform) = patched_config(config, &self.layers)?;
         let config_digest = Digest::of(&config);
-        let manifest = self
-            .manifest(&config, &config_digest)
-            .to_string()
-            .into_bytes();
+        let manifest = self.manifest(&config, &config_digest).to_string().into_bytes();
         let manifest_digest = Digest::of(&manifest);
         let index = index(&manifest, &manifest_digest, &platform, name).to_string();
         let saved = self.docker_manifest(&config_digest, name).to_string();
@@ -129,13 +115,7 @@ impl OciArchiveWriter {
         writer.document("index.json", index.as_bytes())?;
         writer.document("manifest.json", saved.as_bytes())?;
         writer.document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        Ok((
-            writer.finish()?,
-            WrittenImage {
-                manifest_digest,
-                config_digest,
-            },
-        ))
+        Ok((writer.finish()?, WrittenImage { manifest_digest, config_digest }))
     }
 
     fn manifest(&self, config: &[u8], config_digest: &Digest) -> Value {
@@ -163,11 +143,8 @@ impl OciArchiveWriter {
     }
 
     fn docker_manifest(&self, config_digest: &Digest, name: Option<&str>) -> Value {
-        let layers: Vec<String> = self
-            .layers
-            .iter()
-            .map(|layer| blob_path(&layer.digest))
-            .collect();
+        let layers: Vec<String> =
+            self.layers.iter().map(|layer| blob_path(&layer.digest)).collect();
         let tags = name.map(|name| vec![familiar(&tagged(name))]);
         json!([{ "Config": blob_path(config_digest), "RepoTags": tags, "Layers": layers }])
     }
@@ -183,10 +160,7 @@ fn index(manifest: &[u8], digest: &Digest, platform: &Platform, name: Option<&st
     if let (Some(name), Some(descriptor)) = (name, descriptor.as_object_mut()) {
         let full = full(name);
         let last = full.rsplit('/').next().unwrap_or(&full);
-        let tag = last
-            .split_once(':')
-            .map_or("latest", |(_, tag)| tag)
-            .to_owned();
+        let tag = last.split_once(':').map_or("latest", |(_, tag)| tag).to_owned();
         let annotations = json!({ CONTAINERD_NAME: full, REFERENCE_NAME: tag });
         descriptor.insert("annotations".to_owned(), annotations);
     }
@@ -204,35 +178,18 @@ fn patched_config(config: &[u8], layers: &[StoredLayer]) -> Result<(Vec<u8>, Pla
     let Some(fields) = document.as_object_mut() else {
         return Err(refuse("the image configuration is not a JSON object"));
     };
-    let diff_ids: Vec<String> = layers
-        .iter()
-        .map(|layer| layer.diff_id.to_string())
-        .collect();
-    fields.insert(
-        "rootfs".to_owned(),
-        json!({ "type": "layers", "diff_ids": diff_ids }),
-    );
-    let described = fields
-        .get("history")
-        .and_then(Value::as_array)
-        .map(|history| {
-            let empty =
-                |step: &&Value| step.get("empty_layer").and_then(Value::as_bool) != Some(true);
-            history.iter().filter(empty).count()
-        });
+    let diff_ids: Vec<String> = layers.iter().map(|layer| layer.diff_id.to_string()).collect();
+    fields.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": diff_ids }));
+    let described = fields.get("history").and_then(Value::as_array).map(|history| {
+        let empty = |step: &&Value| step.get("empty_layer").and_then(Value::as_bool) != Some(true);
+        history.iter().filter(empty).count()
+    });
     if described.is_some_and(|count| count != layers.len()) {
         fields.remove("history");
     }
     let mut platform = Platform::host();
-    for (key, value) in [
-        ("os", &mut platform.os),
-        ("architecture", &mut platform.architecture),
-    ] {
-        match fields
-            .get(key)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
-        {
+    for (key, value) in [("os", &mut platform.os), ("architecture", &mut platform.architecture)] {
+        match fields.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()) {
             Some(text) => text.clone_into(value),
             None => drop(fields.insert(key.to_owned(), Value::String(value.clone()))),
         }
@@ -260,10 +217,7 @@ fn write_blob<W: Write>(writer: &mut TarWriter<W>, layer: &mut StoredLayer) -> R
         copied += to_u64(count);
     }
     if copied != layer.size_bytes {
-        return Err(Error::new(
-            ErrorKind::Corrupt,
-            "a layer in a temporary file changed its size",
-        ));
+        return Err(Error::new(ErrorKind::Corrupt, "a layer in a temporary file changed its size"));
     }
     writer.pad(copied)
 }
@@ -277,11 +231,7 @@ struct Hashed<W> {
 
 impl<W> Hashed<W> {
     fn new(output: W) -> Hashed<W> {
-        Hashed {
-            output,
-            hasher: Hasher::new(Algorithm::Sha256),
-            size_bytes: 0,
-        }
+        Hashed { output, hasher: Hasher::new(Algorithm::Sha256), size_bytes: 0 }
     }
 
     fn finish(self) -> (W, Digest, u64) {

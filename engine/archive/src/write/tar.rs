@@ -33,11 +33,7 @@ pub struct TarWriter<W: Write> {
 impl<W: Write> TarWriter<W> {
     /// A tar into `output`.
     pub fn new(output: W, names: WhiteoutNames) -> TarWriter<W> {
-        TarWriter {
-            output,
-            names,
-            buffer: vec![0; CHUNK_BYTES],
-        }
+        TarWriter { output, names, buffer: vec![0; CHUNK_BYTES] }
     }
 
     /// Writes a node. Sockets have no place in a tar and are left out. Holes of a file are written as
@@ -126,10 +122,7 @@ impl<W: Write> TarWriter<W> {
     ) -> Result<()> {
         self.check_name(path)?;
         // The file's metadata stands with its first name.
-        let plain = Metadata {
-            xattrs: BTreeMap::new(),
-            ..metadata.clone()
-        };
+        let plain = Metadata { xattrs: BTreeMap::new(), ..metadata.clone() };
         let mut entry = Entry::new(path, &plain);
         entry.kind = b'1';
         entry.link = target.as_bytes().to_vec();
@@ -142,10 +135,7 @@ impl<W: Write> TarWriter<W> {
     /// `Usage` for the root; `Io` if the output fails.
     pub fn whiteout(&mut self, path: &TreePath) -> Result<()> {
         let Some(name) = path.name() else {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "the root of a tree cannot be deleted",
-            ));
+            return Err(Error::new(ErrorKind::Usage, "the root of a tree cannot be deleted"));
         };
         self.check_name(path)?;
         let marker = [WHITEOUT_PREFIX, name].concat();
@@ -157,10 +147,7 @@ impl<W: Write> TarWriter<W> {
                 ),
             ));
         }
-        self.header(&Entry::new(
-            &path.parent().join(&marker),
-            &Metadata::default(),
-        ))
+        self.header(&Entry::new(&path.parent().join(&marker), &Metadata::default()))
     }
 
     /// Writes that all that lower layers have in the folder `path` is gone.
@@ -181,13 +168,7 @@ impl<W: Write> TarWriter<W> {
     /// The header of a document whose content follows through [`TarWriter::raw`].
     pub(crate) fn document_header(&mut self, name: &str, size_bytes: u64) -> Result<()> {
         let path = TreePath::from_archive(name.as_bytes())?;
-        let mut entry = Entry::new(
-            &path,
-            &Metadata {
-                mode: 0o644,
-                ..Metadata::default()
-            },
-        );
+        let mut entry = Entry::new(&path, &Metadata { mode: 0o644, ..Metadata::default() });
         entry.size = size_bytes;
         self.header(&entry)
     }
@@ -217,9 +198,7 @@ impl<W: Write> TarWriter<W> {
     }
 
     fn check_name(&self, path: &TreePath) -> Result<()> {
-        let marked = path
-            .components()
-            .any(|name| name.starts_with(WHITEOUT_PREFIX));
+        let marked = path.components().any(|name| name.starts_with(WHITEOUT_PREFIX));
         if self.names == WhiteoutNames::Plain || !marked {
             return Ok(());
         }
@@ -242,9 +221,7 @@ impl<W: Write> TarWriter<W> {
     fn zeroes(&mut self, mut count: u64) -> Result<()> {
         const ZEROES: [u8; 4096] = [0; 4096];
         while count > 0 {
-            let step = usize::try_from(count)
-                .unwrap_or(usize::MAX)
-                .min(ZEROES.len());
+            let step = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROES.len());
             self.write(ZEROES.get(..step).unwrap_or_default())?;
             count -= to_u64(step);
         }
@@ -314,9 +291,7 @@ impl<W: Write> TarWriter<W> {
                 let Some((place, length)) = current.filter(|piece| piece.0 == offset) else {
                     return Err(wrong_content(path));
                 };
-                let step = data
-                    .len()
-                    .min(usize::try_from(length).unwrap_or(usize::MAX));
+                let step = data.len().min(usize::try_from(length).unwrap_or(usize::MAX));
                 let (part, rest) = data.split_at(step);
                 self.write(part)?;
                 data = rest;
@@ -381,11 +356,7 @@ impl Entry {
         }
         Entry {
             kind: b'0',
-            name: if path.is_root() {
-                b".".to_vec()
-            } else {
-                path.as_bytes().to_vec()
-            },
+            name: if path.is_root() { b".".to_vec() } else { path.as_bytes().to_vec() },
             path: path.clone(),
             link: Vec::new(),
             mode: metadata.mode & 0o7777,
@@ -425,14 +396,8 @@ impl Entry {
         }
         let fields = Fields {
             kind: self.kind,
-            name: self
-                .name
-                .get(..Fields::MAX_NAME_BYTES)
-                .unwrap_or(&self.name),
-            link: self
-                .link
-                .get(..Fields::MAX_NAME_BYTES)
-                .unwrap_or(&self.link),
+            name: self.name.get(..Fields::MAX_NAME_BYTES).unwrap_or(&self.name),
+            link: self.link.get(..Fields::MAX_NAME_BYTES).unwrap_or(&self.link),
             mode: self.mode,
             uid: self.uid,
             gid: self.gid,

@@ -52,11 +52,7 @@ pub(crate) fn walk(
             }
         } else if node != Node::Socket {
             let (identity, links) = reader.identity(&path)?;
-            let first_name = if links > 1 {
-                first_names.get(&identity)
-            } else {
-                None
-            };
+            let first_name = if links > 1 { first_names.get(&identity) } else { None };
             let first = first_name.is_none() && links > 1;
             visit(Visit {
                 path: &path,
@@ -81,20 +77,11 @@ fn checked_join(folder: &TreePath, name: &[u8]) -> Result<TreePath> {
         return Ok(path);
     }
     let (kind, why) = if valid {
-        (
-            ErrorKind::Unsupported,
-            "is longer than 4095 bytes and cannot be archived",
-        )
+        (ErrorKind::Unsupported, "is longer than 4095 bytes and cannot be archived")
     } else {
-        (
-            ErrorKind::Corrupt,
-            "is no possible name; the file system is damaged",
-        )
+        (ErrorKind::Corrupt, "is no possible name; the file system is damaged")
     };
-    Err(Error::new(
-        kind,
-        format!("'{}' {why}", printable(path.to_string().as_bytes())),
-    ))
+    Err(Error::new(kind, format!("'{}' {why}", printable(path.to_string().as_bytes()))))
 }
 
 /// Writes what stands at `start` and below it. Names in the tar are relative to `start`; if it is not a
@@ -107,9 +94,7 @@ pub fn write_tree<W: Write>(
     start: &TreePath,
     writer: &mut TarWriter<W>,
 ) -> Result<()> {
-    walk(reader, start, &mut |visit| {
-        write_visit(reader, writer, &visit)
-    })
+    walk(reader, start, &mut |visit| write_visit(reader, writer, &visit))
 }
 
 fn write_visit<W: Write>(

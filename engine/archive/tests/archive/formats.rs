@@ -12,17 +12,12 @@ use crate::{apply, file_of, refusal, tree_of};
 #[test]
 fn every_type_of_node_is_read() {
     let device = |kind, name: &[u8], major: &[u8], minor: &[u8]| {
-        RawHeader::new(name, kind, 0)
-            .with(329, major)
-            .with(337, minor)
+        RawHeader::new(name, kind, 0).with(329, major).with(337, minor)
     };
     let bytes = RawTar::new()
         .folder("./")
         .folder("d/")
-        .entry(
-            RawHeader::new(b"d/f", b'0', 3).with(100, b"0004755\0"),
-            b"abc",
-        )
+        .entry(RawHeader::new(b"d/f", b'0', 3).with(100, b"0004755\0"), b"abc")
         .entry(RawHeader::new(b"old", 0, 1), b"o")
         .entry(RawHeader::new(b"olddir/", 0, 0), b"")
         .entry(RawHeader::new(b"contiguous", b'7', 1), b"c")
@@ -40,26 +35,9 @@ fn every_type_of_node_is_read() {
     assert_eq!(tree.bytes("old"), b"o");
     assert_eq!(tree.get("olddir").0, Node::Directory);
     assert_eq!(tree.bytes("contiguous"), b"c");
-    assert_eq!(
-        tree.get("s").0,
-        Node::Symlink {
-            target: b"/etc/../../anything".to_vec()
-        }
-    );
-    assert_eq!(
-        tree.get("c").0,
-        Node::CharacterDevice {
-            major: 4095,
-            minor: 1_048_575
-        }
-    );
-    assert_eq!(
-        tree.get("b").0,
-        Node::BlockDevice {
-            major: 8,
-            minor: 17
-        }
-    );
+    assert_eq!(tree.get("s").0, Node::Symlink { target: b"/etc/../../anything".to_vec() });
+    assert_eq!(tree.get("c").0, Node::CharacterDevice { major: 4095, minor: 1_048_575 });
+    assert_eq!(tree.get("b").0, Node::BlockDevice { major: 8, minor: 17 });
     assert_eq!(tree.get("p").0, Node::Fifo);
     assert!(tree.same_file("h", "d/f"));
 }
@@ -74,17 +52,12 @@ fn long_names_are_read_in_every_form() {
         .with(480, b"12345")
         .with(508, b"tar\0");
     // What stands in a GNU header where others have a prefix is no name.
-    let gnu = RawHeader::new(b"gnu", b'0', 1)
-        .gnu()
-        .with(345, b"00000000000\0");
+    let gnu = RawHeader::new(b"gnu", b'0', 1).gnu().with(345, b"00000000000\0");
     let bytes = RawTar::new()
         .extension(b'L', format!("{long}-gnu\0").as_bytes())
         .extension(b'K', format!("{target}\0").as_bytes())
         .entry(RawHeader::new(b"cut", b'2', 0).link(b"cut"), b"")
-        .pax(&[
-            ("path", format!("{long}-pax").as_bytes()),
-            ("linkpath", target.as_bytes()),
-        ])
+        .pax(&[("path", format!("{long}-pax").as_bytes()), ("linkpath", target.as_bytes())])
         .entry(RawHeader::new(b"cut", b'2', 0).link(b"cut"), b"")
         .entry(prefixed, b"p")
         .entry(star, b"s")
@@ -93,12 +66,7 @@ fn long_names_are_read_in_every_form() {
     let tree = tree_of(&bytes);
     for form in ["gnu", "pax"] {
         let node = tree.get(&format!("{long}-{form}")).0;
-        assert_eq!(
-            node,
-            Node::Symlink {
-                target: target.clone().into_bytes()
-            }
-        );
+        assert_eq!(node, Node::Symlink { target: target.clone().into_bytes() });
     }
     assert_eq!(tree.bytes("some/prefix/name"), b"p");
     assert_eq!(tree.bytes("short/star"), b"s");
@@ -129,10 +97,7 @@ fn names_that_are_not_utf8_stay_as_they_are() {
         .end();
     let tree = tree_of(&bytes);
     assert_eq!(tree.get_raw(b"caf\xe9").0, Node::File { size_bytes: 1 });
-    assert_eq!(
-        tree.get_raw(b"\xff\xfe/\x80").0,
-        Node::File { size_bytes: 1 }
-    );
+    assert_eq!(tree.get_raw(b"\xff\xfe/\x80").0, Node::File { size_bytes: 1 });
 }
 
 #[test]
@@ -149,56 +114,24 @@ fn large_ids_and_times_are_read_from_octal_base256_and_pax() {
         .with(136, &base256(-86_400, 12));
     let bytes = RawTar::new()
         .entry(wide, b"")
-        .entry(
-            RawHeader::new(b"octal", b'0', 0).with(108, b"7777777\0"),
-            b"",
-        )
-        .pax(&[
-            ("uid", b"3000000000"),
-            ("gid", b"70000"),
-            ("mtime", b"-1.5"),
-        ])
+        .entry(RawHeader::new(b"octal", b'0', 0).with(108, b"7777777\0"), b"")
+        .pax(&[("uid", b"3000000000"), ("gid", b"70000"), ("mtime", b"-1.5")])
         .file("pax", b"")
-        .pax(&[
-            ("mtime", b"1700000000.123456789"),
-            ("atime", b"1.5"),
-            ("ctime", b"2"),
-        ])
+        .pax(&[("mtime", b"1700000000.123456789"), ("atime", b"1.5"), ("ctime", b"2")])
         .file("ns", b"")
         .pax(&[("mtime", b"5"), ("mtime", b"")])
-        .entry(
-            RawHeader::new(b"unset", b'0', 0).with(136, b"00000000011\0"),
-            b"",
-        )
+        .entry(RawHeader::new(b"unset", b'0', 0).with(136, b"00000000011\0"), b"")
         .end();
     let tree = tree_of(&bytes);
     let metadata = tree.get("base256").1;
     assert_eq!((metadata.uid, metadata.gid), (4_294_967_294, 65_536));
-    assert_eq!(
-        metadata.modified,
-        Timestamp {
-            seconds: -86_400,
-            nanoseconds: 0
-        }
-    );
+    assert_eq!(metadata.modified, Timestamp { seconds: -86_400, nanoseconds: 0 });
     assert_eq!(tree.get("octal").1.uid, 0o7_777_777);
     let metadata = tree.get("pax").1;
     assert_eq!((metadata.uid, metadata.gid), (3_000_000_000, 70_000));
-    assert_eq!(
-        metadata.modified,
-        Timestamp {
-            seconds: -2,
-            nanoseconds: 500_000_000
-        }
-    );
+    assert_eq!(metadata.modified, Timestamp { seconds: -2, nanoseconds: 500_000_000 });
     let modified = tree.get("ns").1.modified;
-    assert_eq!(
-        modified,
-        Timestamp {
-            seconds: 1_700_000_000,
-            nanoseconds: 123_456_789
-        }
-    );
+    assert_eq!(modified, Timestamp { seconds: 1_700_000_000, nanoseconds: 123_456_789 });
     assert_eq!(tree.get("unset").1.modified.seconds, 9);
 }
 
@@ -242,33 +175,18 @@ fn acls_in_text_become_the_kernels_attributes_and_give_way_to_them() {
         .folder("d/")
         .pax(&[
             ("SCHILY.xattr.system.posix_acl_access", kernel),
-            (
-                "SCHILY.acl.access",
-                b"user::rw-,user:lisa:rwx,group::r--,mask::rwx,other::---",
-            ),
+            ("SCHILY.acl.access", b"user::rw-,user:lisa:rwx,group::r--,mask::rwx,other::---"),
         ])
         .file("f", b"")
         .end();
     let tree = tree_of(&bytes);
     let folder = tree.get("d").1;
     assert_eq!(folder.mode, 0o660);
-    assert_eq!(
-        folder.xattrs[&b"system.posix_acl_access"[..]].len(),
-        4 + 5 * 8
-    );
-    assert_eq!(
-        folder.xattrs[&b"system.posix_acl_default"[..]].len(),
-        4 + 3 * 8
-    );
-    assert_eq!(
-        tree.get("f").1.xattrs[&b"system.posix_acl_access"[..]],
-        kernel
-    );
+    assert_eq!(folder.xattrs[&b"system.posix_acl_access"[..]].len(), 4 + 5 * 8);
+    assert_eq!(folder.xattrs[&b"system.posix_acl_default"[..]].len(), 4 + 3 * 8);
+    assert_eq!(tree.get("f").1.xattrs[&b"system.posix_acl_access"[..]], kernel);
     let by_name = RawTar::new()
-        .pax(&[(
-            "SCHILY.acl.access",
-            b"user::rw-,user:lisa:rwx,group::r--,mask::rwx,other::---",
-        )])
+        .pax(&[("SCHILY.acl.access", b"user::rw-,user:lisa:rwx,group::r--,mask::rwx,other::---")])
         .file("f", b"")
         .end();
     assert!(refusal(&by_name).contains("'lisa'"));
@@ -287,73 +205,39 @@ fn global_headers_set_owner_and_time_and_are_otherwise_passed_over() {
         .file("c", b"")
         .end();
     let tree = tree_of(&bytes);
-    assert_eq!(
-        tree.get("a").1.modified,
-        Timestamp {
-            seconds: 7,
-            nanoseconds: 500_000_000
-        }
-    );
+    assert_eq!(tree.get("a").1.modified, Timestamp { seconds: 7, nanoseconds: 500_000_000 });
     assert_eq!(tree.get("b").1.modified.seconds, 8);
     assert_eq!(tree.get("c").1.modified.seconds, 7);
     assert_eq!(tree.get("c").1.uid, 9);
-    for key in [
-        "path",
-        "linkpath",
-        "size",
-        "SCHILY.xattr.user.a",
-        "GNU.sparse.map",
-    ] {
-        let bytes = RawTar::new()
-            .extension(b'g', &crate::raw::pax(&[(key, b"1")]))
-            .file("a", b"")
-            .end();
+    for key in ["path", "linkpath", "size", "SCHILY.xattr.user.a", "GNU.sparse.map"] {
+        let bytes =
+            RawTar::new().extension(b'g', &crate::raw::pax(&[(key, b"1")])).file("a", b"").end();
         assert!(refusal(&bytes).contains("global"), "{key}");
     }
 }
 
 /// Three pieces of data in a file of 5 GiB.
-const PIECES: [(u64, &[u8]); 3] = [
-    (0, b"first"),
-    (1 << 20, b"second"),
-    ((5 << 30) - 4, b"last"),
-];
+const PIECES: [(u64, &[u8]); 3] = [(0, b"first"), (1 << 20, b"second"), ((5 << 30) - 4, b"last")];
 const SPARSE_SIZE: u64 = 5 << 30;
 
 fn assert_sparse(tree: &MemoryTree, path: &str) {
-    assert_eq!(
-        tree.get(path).0,
-        Node::File {
-            size_bytes: SPARSE_SIZE
-        },
-        "{path}"
-    );
-    let expected: Vec<(u64, u64)> = PIECES
-        .iter()
-        .map(|(offset, data)| (*offset, data.len() as u64))
-        .collect();
+    assert_eq!(tree.get(path).0, Node::File { size_bytes: SPARSE_SIZE }, "{path}");
+    let expected: Vec<(u64, u64)> =
+        PIECES.iter().map(|(offset, data)| (*offset, data.len() as u64)).collect();
     assert_eq!(tree.extents(path), expected, "{path}");
 }
 
 #[test]
 fn sparse_files_are_read_in_all_four_forms() {
-    let data: Vec<u8> = PIECES
-        .iter()
-        .flat_map(|(_, data)| data.iter().copied())
-        .collect();
-    let list: Vec<String> = PIECES
-        .iter()
-        .map(|(offset, data)| format!("{offset},{}", data.len()))
-        .collect();
+    let data: Vec<u8> = PIECES.iter().flat_map(|(_, data)| data.iter().copied()).collect();
+    let list: Vec<String> =
+        PIECES.iter().map(|(offset, data)| format!("{offset},{}", data.len())).collect();
     let list = list.join(",");
     let size = SPARSE_SIZE.to_string();
 
     let mut old = RawHeader::new(b"old", b'S', data.len() as u64).gnu();
     for (index, (offset, piece)) in PIECES.iter().enumerate() {
-        old.set(
-            386 + 24 * index,
-            format!("{offset:011o}\0{:011o}\0", piece.len()).as_bytes(),
-        );
+        old.set(386 + 24 * index, format!("{offset:011o}\0{:011o}\0", piece.len()).as_bytes());
     }
     old.set(483, format!("{SPARSE_SIZE:011o}\0").as_bytes());
 
@@ -372,10 +256,8 @@ fn sparse_files_are_read_in_all_four_forms() {
         records.push(("GNU.sparse.offset", offset.to_string().into_bytes()));
         records.push(("GNU.sparse.numbytes", piece.len().to_string().into_bytes()));
     }
-    let records: Vec<(&str, &[u8])> = records
-        .iter()
-        .map(|(key, value)| (*key, value.as_slice()))
-        .collect();
+    let records: Vec<(&str, &[u8])> =
+        records.iter().map(|(key, value)| (*key, value.as_slice())).collect();
 
     let bytes = RawTar::new()
         .entry(old, &data)
@@ -470,11 +352,7 @@ fn links_and_folders_have_no_content_whatever_their_size_says() {
 #[ignore = "reads 4 GiB"]
 fn a_file_above_4_gib_is_read_to_its_last_byte() {
     let size = (4_u64 << 30) + 5;
-    let mut file = file_of(
-        &RawTar::new()
-            .pax(&[("size", size.to_string().as_bytes())])
-            .bytes,
-    );
+    let mut file = file_of(&RawTar::new().pax(&[("size", size.to_string().as_bytes())]).bytes);
     let mut header = RawHeader::new(b"big", b'0', 0);
     header.set(124, b"00000000000\0");
     let content_at = {
@@ -483,12 +361,8 @@ fn a_file_above_4_gib_is_read_to_its_last_byte() {
     };
     use std::os::unix::fs::FileExt;
     let end = (content_at + size).next_multiple_of(512);
-    file.as_file()
-        .write_all_at(b"tail", content_at + size - 4)
-        .unwrap();
-    file.as_file()
-        .write_all_at(&RawTar::new().file("after", b"a").end(), end)
-        .unwrap();
+    file.as_file().write_all_at(b"tail", content_at + size - 4).unwrap();
+    file.as_file().write_all_at(&RawTar::new().file("after", b"a").end(), end).unwrap();
     let mut tree = MemoryTree::new();
     crate::apply_file(file.path(), &mut tree, &Default::default()).unwrap();
     assert_eq!(tree.get("big").0, Node::File { size_bytes: size });
@@ -500,10 +374,7 @@ fn a_file_above_4_gib_is_read_to_its_last_byte() {
 
 #[test]
 fn gzip_of_several_members_and_zstd_of_several_frames_are_read_whole() {
-    let bytes = RawTar::new()
-        .file("a", &vec![b'a'; 3000])
-        .file("b", b"b")
-        .end();
+    let bytes = RawTar::new().file("a", &vec![b'a'; 3000]).file("b", b"b").end();
     let (head, tail) = bytes.split_at(1500);
     let gzip = |data: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -526,11 +397,9 @@ fn gzip_of_several_members_and_zstd_of_several_frames_are_read_whole() {
 
 #[test]
 fn other_compressions_are_named() {
-    for (start, form) in [
-        (&b"BZh91AY&SY"[..], "bzip2"),
-        (b"\xfd7zXZ\0\0\0", "xz"),
-        (b"\x04\x22\x4d\x18\0\0", "lz4"),
-    ] {
+    for (start, form) in
+        [(&b"BZh91AY&SY"[..], "bzip2"), (b"\xfd7zXZ\0\0\0", "xz"), (b"\x04\x22\x4d\x18\0\0", "lz4")]
+    {
         let error = apply(start, &mut MemoryTree::new()).unwrap_err();
         assert!(error.to_string().contains(form), "{error}");
     }

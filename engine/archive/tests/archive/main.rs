@@ -1,11 +1,6 @@
 //! The archive room as its users see it: archives made by hand, by the code itself and by the real tools.
 
-#![allow(
-    clippy::as_conversions,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
+#![allow(clippy::as_conversions, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod formats;
 mod hostile;

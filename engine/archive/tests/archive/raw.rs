@@ -84,10 +84,7 @@ impl RawTar {
     }
 
     pub fn file(self, name: &str, content: &[u8]) -> RawTar {
-        self.entry(
-            RawHeader::new(name.as_bytes(), b'0', content.len() as u64),
-            content,
-        )
+        self.entry(RawHeader::new(name.as_bytes(), b'0', content.len() as u64), content)
     }
 
     pub fn folder(self, name: &str) -> RawTar {
@@ -96,17 +93,11 @@ impl RawTar {
     }
 
     pub fn hard_link(self, name: &str, target: &str) -> RawTar {
-        self.entry(
-            RawHeader::new(name.as_bytes(), b'1', 0).link(target.as_bytes()),
-            b"",
-        )
+        self.entry(RawHeader::new(name.as_bytes(), b'1', 0).link(target.as_bytes()), b"")
     }
 
     pub fn symlink(self, name: &str, target: &str) -> RawTar {
-        self.entry(
-            RawHeader::new(name.as_bytes(), b'2', 0).link(target.as_bytes()),
-            b"",
-        )
+        self.entry(RawHeader::new(name.as_bytes(), b'2', 0).link(target.as_bytes()), b"")
     }
 
     pub fn pax(self, records: &[(&str, &[u8])]) -> RawTar {

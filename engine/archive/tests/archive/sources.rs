@@ -39,11 +39,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 /// Two layers: the second deletes a file of the first.
 fn layers() -> [Vec<u8>; 2] {
     [
-        RawTar::new()
-            .folder("etc/")
-            .file("etc/a", b"a")
-            .file("etc/b", b"b")
-            .end(),
+        RawTar::new().folder("etc/").file("etc/a", b"a").file("etc/b", b"b").end(),
         RawTar::new().file("etc/.wh.a", b"").file("new", b"n").end(),
     ]
 }
@@ -56,10 +52,7 @@ fn blob(files: &mut Files, bytes: Vec<u8>) -> Value {
 }
 
 fn config_of(layers: &[Vec<u8>]) -> Vec<u8> {
-    let diff_ids: Vec<String> = layers
-        .iter()
-        .map(|layer| Digest::of(layer).to_string())
-        .collect();
+    let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
     json!({
         "architecture": "amd64",
         "os": "linux",
@@ -96,20 +89,14 @@ fn named(mut descriptor: Value, key: &str, name: &str) -> Value {
 fn index_into(files: &mut Files, manifests: &[Value]) {
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests });
     files.insert("index.json".to_owned(), index.to_string().into_bytes());
-    files.insert(
-        "oci-layout".to_owned(),
-        br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
-    );
+    files.insert("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
 }
 
 fn layout(pack: impl Fn(&[u8]) -> Vec<u8>) -> Files {
     let mut files = Files::new();
     let descriptor = image_into(&mut files, &layers(), pack);
     let name = "docker.io/library/app:1";
-    index_into(
-        &mut files,
-        &[named(descriptor, "io.containerd.image.name", name)],
-    );
+    index_into(&mut files, &[named(descriptor, "io.containerd.image.name", name)]);
     files
 }
 
@@ -124,10 +111,7 @@ fn write_folder(files: &Files) -> TempDir {
 }
 
 fn tar_of(files: &Files) -> Vec<u8> {
-    files
-        .iter()
-        .fold(RawTar::new(), |tar, (path, bytes)| tar.file(path, bytes))
-        .end()
+    files.iter().fold(RawTar::new(), |tar, (path, bytes)| tar.file(path, bytes)).end()
 }
 
 fn open_image(path: &Path, name: Option<&str>) -> Result<Image> {
@@ -151,17 +135,8 @@ fn unpack(image: &Image) -> Result<MemoryTree> {
 
 fn assert_is_the_image(image: &Image) {
     let layers = layers();
-    assert_eq!(
-        image.diff_ids(),
-        layers
-            .iter()
-            .map(|layer| Digest::of(layer))
-            .collect::<Vec<_>>()
-    );
-    assert_eq!(
-        image.chain_ids().last(),
-        chain_id(&image.diff_ids()).as_ref()
-    );
+    assert_eq!(image.diff_ids(), layers.iter().map(|layer| Digest::of(layer)).collect::<Vec<_>>());
+    assert_eq!(image.chain_ids().last(), chain_id(&image.diff_ids()).as_ref());
     assert_eq!(image.config, config_of(&layers));
     assert_eq!(image.config_digest, Digest::of(&image.config));
     let tree = unpack(image).unwrap();
@@ -193,22 +168,14 @@ fn an_oci_layout_is_opened_with_every_compression_of_its_layers() {
 #[test]
 fn an_oci_archive_is_opened_plain_and_compressed_and_through_a_pipe() {
     let archive = tar_of(&layout(gzip));
-    let forms = [
-        archive.clone(),
-        gzip(&archive),
-        zstd::encode_all(&archive[..], 1).unwrap(),
-    ];
+    let forms = [archive.clone(), gzip(&archive), zstd::encode_all(&archive[..], 1).unwrap()];
     for bytes in forms {
         let (kind, image) = open_bytes(&bytes).unwrap();
         assert_eq!(kind, SourceKind::OciArchive);
         assert_eq!(image.name.as_deref(), Some("app:1"));
         assert_is_the_image(&image);
         let source = ImageSource::from_reader(&bytes[..], &options()).unwrap();
-        assert_is_the_image(
-            &source
-                .image(Some("docker.io/library/app:1"), &options())
-                .unwrap(),
-        );
+        assert_is_the_image(&source.image(Some("docker.io/library/app:1"), &options()).unwrap());
     }
 }
 
@@ -237,18 +204,12 @@ fn saved_files(layer_paths: &[String], config_path: &str) -> Files {
         "RepoTags": ["app:1", "app:latest"],
         "Layers": layer_paths,
     }]);
-    files.insert(
-        "manifest.json".to_owned(),
-        manifest.to_string().into_bytes(),
-    );
+    files.insert("manifest.json".to_owned(), manifest.to_string().into_bytes());
     files
 }
 
 fn old_saved_files() -> Files {
-    let paths = [
-        format!("{}/layer.tar", "1".repeat(64)),
-        format!("{}/layer.tar", "2".repeat(64)),
-    ];
+    let paths = [format!("{}/layer.tar", "1".repeat(64)), format!("{}/layer.tar", "2".repeat(64))];
     let config = format!("{}.json", Digest::of(&config_of(&layers())).hex());
     saved_files(&paths, &config)
 }
@@ -257,22 +218,14 @@ fn old_saved_files() -> Files {
 fn archives_of_docker_save_are_opened_in_the_old_and_the_new_style() {
     let layers = layers();
     let path = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
-    let new = saved_files(
-        &[path(&layers[0]), path(&layers[1])],
-        &path(&config_of(&layers)),
-    );
+    let new = saved_files(&[path(&layers[0]), path(&layers[1])], &path(&config_of(&layers)));
     for (files, has_digest) in [(old_saved_files(), false), (new, true)] {
         for bytes in [tar_of(&files), gzip(&tar_of(&files))] {
             let (kind, image) = open_bytes(&bytes).unwrap();
             assert_eq!(kind, SourceKind::DockerArchive);
             assert_eq!(image.name.as_deref(), Some("app:1"));
             assert_eq!(image.manifest, None);
-            assert!(
-                image
-                    .layers
-                    .iter()
-                    .all(|layer| layer.blob_digest.is_some() == has_digest)
-            );
+            assert!(image.layers.iter().all(|layer| layer.blob_digest.is_some() == has_digest));
             assert_is_the_image(&image);
         }
     }
@@ -303,18 +256,11 @@ fn a_layer_that_docker_saved_as_a_symlink_is_found() {
 
 #[test]
 fn a_tar_of_a_root_file_system_is_told_by_content_and_gets_a_configuration() {
-    let tar = RawTar::new()
-        .folder("./")
-        .folder("./etc/")
-        .file("./etc/a", b"a")
-        .end();
+    let tar = RawTar::new().folder("./").folder("./etc/").file("./etc/a", b"a").end();
     for (bytes, media_type) in [
         (tar.clone(), "application/vnd.oci.image.layer.v1.tar"),
         (gzip(&tar), "application/vnd.oci.image.layer.v1.tar+gzip"),
-        (
-            zstd::encode_all(&tar[..], 1).unwrap(),
-            "application/vnd.oci.image.layer.v1.tar+zstd",
-        ),
+        (zstd::encode_all(&tar[..], 1).unwrap(), "application/vnd.oci.image.layer.v1.tar+zstd"),
     ] {
         let (kind, image) = open_bytes(&bytes).unwrap();
         assert_eq!(kind, SourceKind::RootFileSystem);
@@ -323,10 +269,7 @@ fn a_tar_of_a_root_file_system_is_told_by_content_and_gets_a_configuration() {
         assert_eq!(image.layers[0].blob_digest, Some(Digest::of(&bytes)));
         assert_eq!(image.layers[0].media_type, media_type);
         let config: Value = serde_json::from_slice(&image.config).unwrap();
-        assert_eq!(
-            config["rootfs"]["diff_ids"][0],
-            Digest::of(&tar).to_string()
-        );
+        assert_eq!(config["rootfs"]["diff_ids"][0], Digest::of(&tar).to_string());
         assert_eq!(config["os"], "linux");
         assert_eq!(unpack(&image).unwrap().paths(), ["", "etc", "etc/a"]);
     }
@@ -351,10 +294,7 @@ fn a_folder_is_taken_with_links_holes_attributes_and_names_of_any_bytes() {
     sparse.write_all_at(b"middle", 1 << 29).unwrap();
     sparse.sync_all().unwrap();
     std::fs::write(at("empty"), b"").unwrap();
-    std::fs::File::create(at("hole"))
-        .unwrap()
-        .set_len(1 << 20)
-        .unwrap();
+    std::fs::File::create(at("hole")).unwrap().set_len(1 << 20).unwrap();
 
     let image = open_image(folder.path(), None).unwrap();
     let tree = unpack(&image).unwrap();
@@ -364,17 +304,9 @@ fn a_folder_is_taken_with_links_holes_attributes_and_names_of_any_bytes() {
     let metadata = std::fs::metadata(folder.path()).unwrap();
     let unpacked_root = tree.get("").1;
     assert_eq!(unpacked_root.mode, metadata.permissions().mode() & 0o7777);
-    assert_eq!(
-        tree.get("sparse").0,
-        Node::File {
-            size_bytes: 1 << 30
-        }
-    );
+    assert_eq!(tree.get("sparse").0, Node::File { size_bytes: 1 << 30 });
     let data: u64 = tree.extents("sparse").iter().map(|extent| extent.1).sum();
-    assert!(
-        data < 1 << 20,
-        "{data} bytes of a file with six bytes of data were read"
-    );
+    assert!(data < 1 << 20, "{data} bytes of a file with six bytes of data were read");
     assert!(tree.same_file("h", "d/f"));
     assert_eq!(tree.get("d/f").1.mode, 0o6755);
     let file = std::fs::File::open(folder.path()).unwrap();
@@ -417,10 +349,7 @@ fn of_several_images_one_is_chosen_by_name_or_digest() {
     let reference = "org.opencontainers.image.ref.name";
     index_into(
         &mut files,
-        &[
-            named(first, reference, "docker.io/library/one:latest"),
-            named(second, reference, "two"),
-        ],
+        &[named(first, reference, "docker.io/library/one:latest"), named(second, reference, "two")],
     );
     let folder = write_folder(&files);
     let open = |name: Option<&str>| open_image(folder.path(), name);
@@ -437,15 +366,9 @@ fn of_several_images_one_is_chosen_by_name_or_digest() {
     let mut other = manifest[0].clone();
     other["RepoTags"] = json!(["other:2"]);
     manifest.as_array_mut().unwrap().push(other);
-    saved.insert(
-        "manifest.json".to_owned(),
-        manifest.to_string().into_bytes(),
-    );
+    saved.insert("manifest.json".to_owned(), manifest.to_string().into_bytes());
     let file = file_of(&tar_of(&saved));
-    assert_eq!(
-        open_image(file.path(), None).unwrap_err().kind(),
-        ErrorKind::Usage
-    );
+    assert_eq!(open_image(file.path(), None).unwrap_err().kind(), ErrorKind::Usage);
     let image = open_image(file.path(), Some("app")).unwrap();
     assert_eq!(image.name.as_deref(), Some("app:latest"));
 }
@@ -474,34 +397,21 @@ fn the_platform_is_chosen_through_nested_indexes_and_past_attestations() {
             architecture: architecture.to_owned(),
             variant: None,
         };
-        source.image(
-            None,
-            &SourceOptions {
-                platform,
-                ..options()
-            },
-        )
+        source.image(None, &SourceOptions { platform, ..options() })
     };
     assert_is_the_image(&on("amd64").unwrap());
     assert_eq!(unpack(&on("arm64").unwrap()).unwrap().paths(), ["", "arm"]);
     let error = on("s390x").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(
-        error.to_string().contains("linux/arm64, linux/amd64"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("linux/arm64, linux/amd64"), "{error}");
 }
 
 /// Opens and unpacks a layout after something in it was changed.
 fn broken(files: &Files) -> Error {
     let folder = write_folder(files);
-    let from_folder = open_image(folder.path(), None)
-        .and_then(|image| unpack(&image))
-        .unwrap_err();
+    let from_folder = open_image(folder.path(), None).and_then(|image| unpack(&image)).unwrap_err();
     let file = file_of(&tar_of(files));
-    let from_archive = open_image(file.path(), None)
-        .and_then(|image| unpack(&image))
-        .unwrap_err();
+    let from_archive = open_image(file.path(), None).and_then(|image| unpack(&image)).unwrap_err();
     assert_eq!(from_folder.kind(), from_archive.kind());
     from_folder
 }
@@ -515,10 +425,7 @@ fn every_blob_with_a_wrong_byte_is_refused_by_name() {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         let message = refused_error(broken(&changed));
-        assert!(
-            message.contains(path.rsplit('/').next().unwrap()),
-            "{path}: {message}"
-        );
+        assert!(message.contains(path.rsplit('/').next().unwrap()), "{path}: {message}");
 
         changed.get_mut(path).unwrap().push(0);
         let message = refused_error(broken(&changed));
@@ -547,10 +454,7 @@ fn a_layer_whose_diff_id_is_wrong_is_refused_at_its_end() {
     descriptor["size"] = changed["size"].clone();
     index_into(&mut files, &[descriptor]);
     let message = refused_error(broken(&files));
-    assert!(
-        message.contains(&Digest::of(&lie[1]).to_string()),
-        "{message}"
-    );
+    assert!(message.contains(&Digest::of(&lie[1]).to_string()), "{message}");
 
     // As many layers as diff ids, or it is refused before anything is unpacked.
     manifest["layers"].as_array_mut().unwrap().pop();
@@ -621,17 +525,7 @@ fn an_image_archive_with_a_flipped_byte_is_refused_or_means_the_same() {
 #[test]
 fn documents_that_make_no_sense_are_refused_and_never_panic() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    for text in [
-        "",
-        "null",
-        "[]",
-        "{}",
-        "\"x\"",
-        "{\"manifests\":{}}",
-        "[{}]",
-        "[null]",
-        &deep,
-    ] {
+    for text in ["", "null", "[]", "{}", "\"x\"", "{\"manifests\":{}}", "[{}]", "[null]", &deep] {
         let mut files = layout(gzip);
         for name in ["index.json", "oci-layout"] {
             files.insert(name.to_owned(), text.as_bytes().to_vec());
@@ -654,12 +548,7 @@ fn documents_that_make_no_sense_are_refused_and_never_panic() {
 #[test]
 fn digests_that_are_paths_lead_nowhere() {
     let mut files = layout(gzip);
-    for digest in [
-        "sha256:../../../../etc/passwd",
-        "../x",
-        "sha256:",
-        "md5:abc",
-    ] {
+    for digest in ["sha256:../../../../etc/passwd", "../x", "sha256:", "md5:abc"] {
         let manifest = json!({ "mediaType": MANIFEST_TYPE, "digest": digest, "size": 1 });
         index_into(&mut files, &[manifest]);
         refused_error(broken(&files));
@@ -695,14 +584,7 @@ fn artifacts_that_are_no_images_and_encrypted_layers_are_named() {
 
 #[test]
 fn what_is_no_image_is_said_to_be_none() {
-    for bytes in [
-        &b""[..],
-        b"hello",
-        &[b'x'; 5000],
-        &[0; 512],
-        &[0; 10240],
-        &[0xff; 512],
-    ] {
+    for bytes in [&b""[..], b"hello", &[b'x'; 5000], &[0; 512], &[0; 10240], &[0xff; 512]] {
         refused_error(open_bytes(bytes).unwrap_err());
     }
     refused_error(open_bytes(&gzip(b"not a tar")).unwrap_err());
@@ -712,28 +594,16 @@ fn what_is_no_image_is_said_to_be_none() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("/nonexistent/image"), "{error}");
     let repositories = RawTar::new().file("repositories", b"{}").end();
-    assert_eq!(
-        open_bytes(&repositories).unwrap_err().kind(),
-        ErrorKind::Incompatible
-    );
+    assert_eq!(open_bytes(&repositories).unwrap_err().kind(), ErrorKind::Incompatible);
 }
 
 #[test]
 fn limits_count_over_all_layers_and_not_twice_for_a_second_reading() {
     let folder = write_folder(&layout(gzip));
     let with = |max_entries| {
-        let limits = Limits {
-            max_entries,
-            ..Limits::default()
-        };
-        let options = SourceOptions {
-            limits,
-            ..options()
-        };
-        ImageSource::open(folder.path(), &options)
-            .unwrap()
-            .image(None, &options)
-            .unwrap()
+        let limits = Limits { max_entries, ..Limits::default() };
+        let options = SourceOptions { limits, ..options() };
+        ImageSource::open(folder.path(), &options).unwrap().image(None, &options).unwrap()
     };
     let image = with(5);
     unpack(&image).unwrap();
@@ -786,9 +656,6 @@ fn an_outer_archive_may_be_hostile_without_effect() {
     let (_, image) = open_bytes(&tar.end()).unwrap();
     assert_is_the_image(&image);
     // A document that is a link out of the archive is not there.
-    let linked = RawTar::new()
-        .symlink("index.json", "/etc/passwd")
-        .file("oci-layout", b"{}")
-        .end();
+    let linked = RawTar::new().symlink("index.json", "/etc/passwd").file("oci-layout", b"{}").end();
     refused_error(open_bytes(&linked).unwrap_err());
 }

@@ -31,10 +31,7 @@ fn run(program: &str, arguments: &[&str]) {
 }
 
 fn shell(folder: &Path, script: &str) {
-    run(
-        "bash",
-        &["-euc", &format!("cd '{}'\n{script}", folder.display())],
-    );
+    run("bash", &["-euc", &format!("cd '{}'\n{script}", folder.display())]);
 }
 
 fn text(path: &Path) -> &str {
@@ -93,33 +90,15 @@ fn archives_of_gnu_tar_in_pax_form_come_back_whole() {
         &["--xattrs", "--sparse", "--sparse-version=1.0"][..],
         &["--xattrs", "--sparse", "--sparse-version=0.1"],
         &["--xattrs", "--sparse", "--sparse-version=0.0"],
-        &[
-            "--xattrs",
-            "--acls",
-            "--xattrs-include=*",
-            "--sparse",
-            "--numeric-owner",
-        ],
+        &["--xattrs", "--acls", "--xattrs-include=*", "--sparse", "--numeric-owner"],
     ] {
-        let mut arguments = vec![
-            "--format=posix",
-            "-cf",
-            text(&path),
-            "-C",
-            text(folder.path()),
-        ];
+        let mut arguments = vec!["--format=posix", "-cf", text(&path), "-C", text(folder.path())];
         arguments.extend_from_slice(options);
         arguments.push(".");
         run("tar", &arguments);
         let tree = unpack_tar(&path);
         assert_same(&tree, &expected);
-        assert_eq!(
-            tree.extents("sparse")
-                .iter()
-                .map(|extent| extent.1 / 4096)
-                .max(),
-            Some(1)
-        );
+        assert_eq!(tree.extents("sparse").iter().map(|extent| extent.1 / 4096).max(), Some(1));
     }
     for program in ["gzip", "zstd"] {
         run(
@@ -162,11 +141,7 @@ fn acls_that_gnu_tar_writes_as_text_come_back() {
     );
     let (found, expected) = (unpack_tar(&path), HostTree::open(folder.path()).unwrap());
     for name in ["acl", "acl-folder"] {
-        assert_eq!(
-            found.get(name).1,
-            expected.node(&tree_path(name)).unwrap().1,
-            "{name}"
-        );
+        assert_eq!(found.get(name).1, expected.node(&tree_path(name)).unwrap().1, "{name}");
     }
 }
 
@@ -179,26 +154,11 @@ fn archives_of_gnu_tar_in_its_own_forms_come_back_but_for_what_they_cannot_hold(
     let expected = describe(&HostTree::open(folder.path()).unwrap());
     for format in ["gnu", "oldgnu"] {
         let format = format!("--format={format}");
-        run(
-            "tar",
-            &[
-                &format,
-                "--sparse",
-                "-cf",
-                text(&path),
-                "-C",
-                text(folder.path()),
-                ".",
-            ],
-        );
+        run("tar", &[&format, "--sparse", "-cf", text(&path), "-C", text(folder.path()), "."]);
         let found = describe(&unpack_tar(&path));
         assert_eq!(found.len(), expected.len());
         for (name, description) in &expected {
-            assert_eq!(
-                found[name],
-                without_extensions(description),
-                "{format} {name}"
-            );
+            assert_eq!(found[name], without_extensions(description), "{format} {name}");
         }
     }
 }
@@ -230,10 +190,7 @@ fn gnu_tar_unpacks_what_is_written_here() {
             text(folder.path()),
         ],
     );
-    let (found, expected) = (
-        describe(&HostTree::open(folder.path()).unwrap()),
-        describe(&tree),
-    );
+    let (found, expected) = (describe(&HostTree::open(folder.path()).unwrap()), describe(&tree));
     let names =
         |tree: &std::collections::BTreeMap<_, _>| tree.keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(names(&found), names(&expected));

@@ -63,17 +63,12 @@ impl MemoryTree {
     }
 
     fn is_directory(&self, path: &TreePath) -> bool {
-        self.inode(path)
-            .is_ok_and(|inode| inode.node == Some(Node::Directory))
+        self.inode(path).is_ok_and(|inode| inode.node == Some(Node::Directory))
     }
 
     fn remove_below(&mut self, path: &TreePath) {
-        let below: Vec<TreePath> = self
-            .names
-            .keys()
-            .filter(|other| is_below(other, path))
-            .cloned()
-            .collect();
+        let below: Vec<TreePath> =
+            self.names.keys().filter(|other| is_below(other, path)).cloned().collect();
         for name in below {
             self.names.remove(&name);
         }
@@ -104,9 +99,7 @@ impl MemoryTree {
     /// All bytes of a small file.
     pub fn bytes(&self, path: &str) -> Vec<u8> {
         let inode = self.inode(&tree_path(path)).unwrap();
-        let Some(Node::File { size_bytes }) = inode.node else {
-            panic!("{path} is no file")
-        };
+        let Some(Node::File { size_bytes }) = inode.node else { panic!("{path} is no file") };
         let mut bytes = vec![0; size_bytes as usize];
         for (block, data) in &inode.blocks {
             let start = (block * BLOCK) as usize;
@@ -144,10 +137,7 @@ pub fn tree_path(path: &str) -> TreePath {
 fn directory() -> Inode {
     Inode {
         node: Some(Node::Directory),
-        metadata: Metadata {
-            mode: 0o755,
-            ..Metadata::default()
-        },
+        metadata: Metadata { mode: 0o755, ..Metadata::default() },
         ..Inode::default()
     }
 }
@@ -160,9 +150,7 @@ fn is_below(path: &TreePath, folder: &TreePath) -> bool {
     if folder.is_root() {
         return !path.is_root();
     }
-    path.as_bytes()
-        .strip_prefix(folder.as_bytes())
-        .is_some_and(|rest| rest.first() == Some(&b'/'))
+    path.as_bytes().strip_prefix(folder.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
 pub fn read_blocks(
@@ -177,10 +165,7 @@ pub fn read_blocks(
         match extents.last_mut() {
             Some((start, length)) if *start + *length == offset => *length += count as u64,
             last => {
-                assert!(
-                    last.is_none_or(|last| last.0 + last.1 < offset),
-                    "content not in order"
-                );
+                assert!(last.is_none_or(|last| last.0 + last.1 < offset), "content not in order");
                 extents.push((offset, count as u64));
             }
         }
@@ -190,9 +175,7 @@ pub fn read_blocks(
             let (block, within) = (place / BLOCK, (place % BLOCK) as usize);
             let step = data.len().min(BLOCK as usize - within);
             if data[..step].iter().any(|byte| *byte != 0) {
-                let target = blocks
-                    .entry(block)
-                    .or_insert_with(|| vec![0; BLOCK as usize]);
+                let target = blocks.entry(block).or_insert_with(|| vec![0; BLOCK as usize]);
                 target[within..within + step].copy_from_slice(&data[..step]);
             }
             data = &data[step..];
@@ -217,12 +200,7 @@ impl TreeWriter for MemoryTree {
             None => Default::default(),
         };
         self.make_parents(path);
-        let inode = Inode {
-            node: Some(node.clone()),
-            metadata: metadata.clone(),
-            blocks,
-            extents,
-        };
+        let inode = Inode { node: Some(node.clone()), metadata: metadata.clone(), blocks, extents };
         if *node == Node::Directory && self.is_directory(path) {
             let number = self.names[path];
             self.inodes.insert(number, inode);
@@ -236,10 +214,7 @@ impl TreeWriter for MemoryTree {
     fn hard_link(&mut self, path: &TreePath, target: &TreePath) -> Result<()> {
         self.calls.push(format!("link {path} {target}"));
         if self.is_directory(target) {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                format!("'{target}' is a folder"),
-            ));
+            return Err(Error::new(ErrorKind::Refused, format!("'{target}' is a folder")));
         }
         let number = *self.names.get(target).ok_or_else(|| missing(target))?;
         self.make_parents(path);
@@ -295,22 +270,17 @@ impl TreeReader for MemoryTree {
 
     fn names(&self, path: &TreePath) -> Result<Vec<Vec<u8>>> {
         self.inode(path)?;
-        let children = self
-            .names
-            .keys()
-            .filter(|other| !other.is_root() && other.parent() == *path);
-        let mut names: Vec<Vec<u8>> = children
-            .map(|child| child.name().unwrap().to_vec())
-            .collect();
+        let children =
+            self.names.keys().filter(|other| !other.is_root() && other.parent() == *path);
+        let mut names: Vec<Vec<u8>> =
+            children.map(|child| child.name().unwrap().to_vec()).collect();
         names.sort();
         Ok(names)
     }
 
     fn content(&self, path: &TreePath) -> Result<Box<dyn FileContent + '_>> {
         let inode = self.inode(path)?;
-        let Some(Node::File { size_bytes }) = inode.node else {
-            panic!("{path} is no file")
-        };
+        let Some(Node::File { size_bytes }) = inode.node else { panic!("{path} is no file") };
         let pieces = inode
             .blocks
             .iter()
@@ -325,11 +295,7 @@ impl TreeReader for MemoryTree {
 
     fn identity(&self, path: &TreePath) -> Result<(u64, u64)> {
         let number = *self.names.get(path).ok_or_else(|| missing(path))?;
-        let links = self
-            .names
-            .values()
-            .filter(|other| **other == number)
-            .count();
+        let links = self.names.values().filter(|other| **other == number).count();
         Ok((number, links as u64))
     }
 }
@@ -349,29 +315,16 @@ pub fn describe(reader: &dyn TreeReader) -> BTreeMap<TreePath, Description> {
         } else {
             let (identity, links) = reader.identity(&path).unwrap();
             if links > 1 {
-                first_name = first_names
-                    .entry(identity)
-                    .or_insert_with(|| path.clone())
-                    .clone();
+                first_name = first_names.entry(identity).or_insert_with(|| path.clone()).clone();
             }
         }
         let blocks = match node {
             Node::File { .. } => {
-                read_blocks(&mut *reader.content(&path).unwrap(), 65536)
-                    .unwrap()
-                    .0
+                read_blocks(&mut *reader.content(&path).unwrap(), 65536).unwrap().0
             }
             _ => Blocks::new(),
         };
-        found.insert(
-            path,
-            Description {
-                node,
-                metadata,
-                blocks,
-                first_name,
-            },
-        );
+        found.insert(path, Description { node, metadata, blocks, first_name });
     }
     found
 }
@@ -388,9 +341,6 @@ pub fn assert_same(first: &dyn TreeReader, second: &dyn TreeReader) {
         assert_eq!(description.node, other.node, "{path}");
         assert_eq!(description.metadata, other.metadata, "{path}");
         assert_eq!(description.first_name, other.first_name, "{path}");
-        assert!(
-            description.blocks == other.blocks,
-            "the content of {path} differs"
-        );
+        assert!(description.blocks == other.blocks, "the content of {path} differs");
     }
 }

@@ -56,10 +56,7 @@ fn an_opaque_folder_keeps_what_its_own_layer_puts_wherever_the_mark_stands() {
         mark(RawTar::new().folder("d/").file("d/new", b"n")).file("d/sub/y", b"y"),
     ] {
         let tree = over(tar);
-        assert_eq!(
-            tree.paths(),
-            ["", "d", "d/new", "d/sub", "d/sub/y", "f", "g", "s"]
-        );
+        assert_eq!(tree.paths(), ["", "d", "d/new", "d/sub", "d/sub/y", "f", "g", "s"]);
     }
 }
 
@@ -79,14 +76,8 @@ fn a_whiteout_beside_a_new_file_of_the_same_name_hides_only_the_lower_one() {
     }
     // A folder that is replaced: what was in the lower one must not show through.
     for tar in [
-        RawTar::new()
-            .file(".wh.d", b"")
-            .folder("d/")
-            .file("d/new", b""),
-        RawTar::new()
-            .folder("d/")
-            .file("d/new", b"")
-            .file(".wh.d", b""),
+        RawTar::new().file(".wh.d", b"").folder("d/").file("d/new", b""),
+        RawTar::new().folder("d/").file("d/new", b"").file(".wh.d", b""),
         RawTar::new().file("d/new", b"").file(".wh.d", b""),
     ] {
         let tree = over(tar);
@@ -106,19 +97,12 @@ fn marks_that_come_first_are_applied_in_one_pass() {
     let mut tree = lower();
     tree.calls.clear();
     apply(&tar.end(), &mut tree).unwrap();
-    assert_eq!(
-        tree.calls,
-        ["put /d", "clear /d", "put /d/new", "put /f", "remove /g"]
-    );
+    assert_eq!(tree.calls, ["put /d", "clear /d", "put /d/new", "put /f", "remove /g"]);
 }
 
 #[test]
 fn a_compressed_layer_is_started_over_as_well() {
-    let tar = RawTar::new()
-        .folder("d/")
-        .file("d/new", b"")
-        .file("d/.wh..wh..opq", b"")
-        .end();
+    let tar = RawTar::new().folder("d/").file("d/new", b"").file("d/.wh..wh..opq", b"").end();
     let mut tree = lower();
     let stats = apply(&zstd::encode_all(&tar[..], 1).unwrap(), &mut tree).unwrap();
     assert_eq!(tree.paths(), ["", "d", "d/new", "f", "g", "s"]);
@@ -156,14 +140,8 @@ fn hard_links_reach_files_of_lower_layers_even_if_these_are_replaced_later() {
 #[test]
 fn a_hard_link_to_nothing_is_refused_by_name() {
     let mut tree = lower();
-    let message = refused(apply(
-        &RawTar::new().hard_link("h", "nowhere").end(),
-        &mut tree,
-    ));
-    assert!(
-        message.contains("'/h'") && message.contains("'/nowhere'"),
-        "{message}"
-    );
+    let message = refused(apply(&RawTar::new().hard_link("h", "nowhere").end(), &mut tree));
+    assert!(message.contains("'/h'") && message.contains("'/nowhere'"), "{message}");
     let hidden = RawTar::new().hard_link("h", "f").file(".wh.f", b"").end();
     assert!(refused(apply(&hidden, &mut tree)).contains("'/f'"));
 }
@@ -181,14 +159,7 @@ fn notes_of_aufs_are_passed_over() {
 
 #[test]
 fn whiteouts_of_the_root_or_of_what_is_above_are_refused() {
-    for name in [
-        ".wh.",
-        "d/.wh.",
-        ".wh..",
-        ".wh...",
-        "d/.wh...",
-        ".wh.d/inside",
-    ] {
+    for name in [".wh.", "d/.wh.", ".wh..", ".wh...", "d/.wh...", ".wh.d/inside"] {
         let bytes = RawTar::new().file(name, b"").end();
         assert!(refusal(&bytes).contains(&format!("'{name}'")), "{name}");
     }
@@ -211,9 +182,8 @@ enum Entry {
     Opaque(&'static str),
 }
 
-const PATHS: [&str; 12] = [
-    "a", "b", "c", "a/a", "a/b", "a/c", "a/b/a", "a/b/b", "b/a", "b/b", "b/b/c", "!",
-];
+const PATHS: [&str; 12] =
+    ["a", "b", "c", "a/a", "a/b", "a/c", "a/b/a", "a/b/b", "b/a", "b/b", "b/b/c", "!"];
 
 fn random_layer(random: &mut Random) -> Vec<Entry> {
     let count = 1 + random.below(10);
@@ -261,18 +231,12 @@ fn model(entries: &[Entry], tree: &mut MemoryTree) -> bool {
     for (index, entry) in entries.iter().enumerate() {
         match entry {
             Entry::File(path) => {
-                let bytes = RawTar::new()
-                    .file(path, format!("{index}").as_bytes())
-                    .end();
+                let bytes = RawTar::new().file(path, format!("{index}").as_bytes()).end();
                 apply(&bytes, tree).unwrap();
             }
             Entry::Folder(path) => {
-                let metadata = Metadata {
-                    mode: 0o755,
-                    ..Metadata::default()
-                };
-                tree.put(&tree_path(path), &Node::Directory, &metadata, None)
-                    .unwrap();
+                let metadata = Metadata { mode: 0o755, ..Metadata::default() };
+                tree.put(&tree_path(path), &Node::Directory, &metadata, None).unwrap();
             }
             Entry::Link(path, target) if path == target => return false,
             Entry::Link(path, target) => {
@@ -298,11 +262,7 @@ fn random_stacks_of_layers_come_out_as_marks_first_then_entries() {
             let entries = random_layer(&mut random);
             let possible = model(&entries, &mut expected);
             let outcome = apply(&tar_of(&entries), &mut found);
-            assert_eq!(
-                outcome.is_ok(),
-                possible,
-                "seed {seed}: {entries:?} {outcome:?}"
-            );
+            assert_eq!(outcome.is_ok(), possible, "seed {seed}: {entries:?} {outcome:?}");
             if !possible {
                 break;
             }

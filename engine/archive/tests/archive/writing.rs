@@ -34,45 +34,24 @@ impl FileContent for Bytes {
 }
 
 pub fn put_file(tree: &mut MemoryTree, path: &TreePath, bytes: &[u8], metadata: &Metadata) {
-    let node = Node::File {
-        size_bytes: bytes.len() as u64,
-    };
-    tree.put(path, &node, metadata, Some(&mut Bytes(0, bytes.to_vec())))
-        .unwrap();
+    let node = Node::File { size_bytes: bytes.len() as u64 };
+    tree.put(path, &node, metadata, Some(&mut Bytes(0, bytes.to_vec()))).unwrap();
 }
 
 /// A tree of everything that a tar can hold.
 pub fn rich_tree() -> MemoryTree {
     let mut tree = MemoryTree::new();
-    let plain = Metadata {
-        mode: 0o644,
-        ..Metadata::default()
-    };
+    let plain = Metadata { mode: 0o644, ..Metadata::default() };
     let at = |path: &[u8]| TreePath::from_archive(path).unwrap();
-    let root = Metadata {
-        mode: 0o755,
-        modified: time(5, 6),
-        ..Metadata::default()
-    };
-    tree.put(&TreePath::root(), &Node::Directory, &root, None)
-        .unwrap();
-    let folder = Metadata {
-        mode: 0o1777,
-        modified: time(-3, 999_999_999),
-        ..Metadata::default()
-    };
-    tree.put(&at(b"d"), &Node::Directory, &folder, None)
-        .unwrap();
+    let root = Metadata { mode: 0o755, modified: time(5, 6), ..Metadata::default() };
+    tree.put(&TreePath::root(), &Node::Directory, &root, None).unwrap();
+    let folder = Metadata { mode: 0o1777, modified: time(-3, 999_999_999), ..Metadata::default() };
+    tree.put(&at(b"d"), &Node::Directory, &folder, None).unwrap();
     put_file(
         &mut tree,
         &at(b"d/f"),
         b"content",
-        &Metadata {
-            mode: 0o6755,
-            uid: 70_000,
-            gid: 4_294_967_294,
-            ..plain.clone()
-        },
+        &Metadata { mode: 0o6755, uid: 70_000, gid: 4_294_967_294, ..plain.clone() },
     );
     put_file(&mut tree, &at(b"empty"), b"", &plain);
     put_file(&mut tree, &at(b"block"), &[7; 512], &plain);
@@ -83,92 +62,38 @@ pub fn rich_tree() -> MemoryTree {
     put_file(&mut tree, &at(b"caf\xe9"), b"latin", &plain);
     let raw_long = [&b"\xff"[..], &[b'x'; 150]].concat();
     put_file(&mut tree, &at(&raw_long), b"latin and long", &plain);
-    for (index, seconds) in [0, -1, 1 << 33, 1 << 36, i64::MIN / 2]
-        .into_iter()
-        .enumerate()
-    {
-        let metadata = Metadata {
-            modified: time(seconds, 1),
-            ..plain.clone()
-        };
-        put_file(
-            &mut tree,
-            &at(format!("time{index}").as_bytes()),
-            b"t",
-            &metadata,
-        );
+    for (index, seconds) in [0, -1, 1 << 33, 1 << 36, i64::MIN / 2].into_iter().enumerate() {
+        let metadata = Metadata { modified: time(seconds, 1), ..plain.clone() };
+        put_file(&mut tree, &at(format!("time{index}").as_bytes()), b"t", &metadata);
     }
     let xattrs: BTreeMap<Vec<u8>, Vec<u8>> = [
         (&b"user.a"[..], &b"1\n2\0=3"[..]),
         (b"user.empty", b""),
         (b"user.with=equals", b"\xff"),
-        (
-            b"security.capability",
-            b"\x01\0\0\x02\0\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
-        ),
+        (b"security.capability", b"\x01\0\0\x02\0\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_vec(), value.to_vec()))
     .collect();
-    put_file(
-        &mut tree,
-        &at(b"x"),
-        b"xattrs",
-        &Metadata {
-            xattrs,
-            ..plain.clone()
-        },
-    );
-    let link = |target: &[u8]| Node::Symlink {
-        target: target.to_vec(),
-    };
-    tree.put(
-        &at(b"s"),
-        &link(b"../../etc"),
-        &Metadata {
-            mode: 0o777,
-            ..plain.clone()
-        },
-        None,
-    )
-    .unwrap();
-    tree.put(&at(b"s-long"), &link(&[b't'; 3000]), &plain, None)
+    put_file(&mut tree, &at(b"x"), b"xattrs", &Metadata { xattrs, ..plain.clone() });
+    let link = |target: &[u8]| Node::Symlink { target: target.to_vec() };
+    tree.put(&at(b"s"), &link(b"../../etc"), &Metadata { mode: 0o777, ..plain.clone() }, None)
         .unwrap();
-    tree.put(&at(b"s-raw"), &link(b"\xff\xfe"), &plain, None)
-        .unwrap();
-    let device = Node::CharacterDevice {
-        major: 4095,
-        minor: 1_048_575,
-    };
+    tree.put(&at(b"s-long"), &link(&[b't'; 3000]), &plain, None).unwrap();
+    tree.put(&at(b"s-raw"), &link(b"\xff\xfe"), &plain, None).unwrap();
+    let device = Node::CharacterDevice { major: 4095, minor: 1_048_575 };
     tree.put(&at(b"c"), &device, &plain, None).unwrap();
-    tree.put(
-        &at(b"b"),
-        &Node::BlockDevice { major: 8, minor: 1 },
-        &plain,
-        None,
-    )
-    .unwrap();
+    tree.put(&at(b"b"), &Node::BlockDevice { major: 8, minor: 1 }, &plain, None).unwrap();
     tree.put(&at(b"p"), &Node::Fifo, &plain, None).unwrap();
     tree.hard_link(&at(b"a-first-name"), &at(b"d/f")).unwrap();
     tree.hard_link(&at(b"z-last-name"), &at(b"d/f")).unwrap();
-    let sparse = Node::File {
-        size_bytes: 1 << 20,
-    };
-    tree.put(
-        &at(b"sparse"),
-        &sparse,
-        &plain,
-        Some(&mut Bytes(500_000, b"data".to_vec())),
-    )
-    .unwrap();
+    let sparse = Node::File { size_bytes: 1 << 20 };
+    tree.put(&at(b"sparse"), &sparse, &plain, Some(&mut Bytes(500_000, b"data".to_vec()))).unwrap();
     tree
 }
 
 fn time(seconds: i64, nanoseconds: u32) -> Timestamp {
-    Timestamp {
-        seconds,
-        nanoseconds,
-    }
+    Timestamp { seconds, nanoseconds }
 }
 
 pub fn tar_of_tree(tree: &dyn TreeReader, start: &str) -> Vec<u8> {
@@ -216,9 +141,7 @@ fn content_that_is_not_as_long_as_promised_is_an_error() {
         let mut writer = TarWriter::new(Vec::new(), WhiteoutNames::Plain);
         let mut content = Bytes(offset, b"abc".to_vec());
         let node = Node::File { size_bytes };
-        let error = writer
-            .node(&tree_path("f"), &node, &metadata, Some(&mut content))
-            .unwrap_err();
+        let error = writer.node(&tree_path("f"), &node, &metadata, Some(&mut content)).unwrap_err();
         assert!(error.to_string().contains("'/f'"), "{error}");
     }
 }
@@ -227,12 +150,7 @@ fn content_that_is_not_as_long_as_promised_is_an_error() {
 pub fn changes(before: &dyn TreeReader, after: &dyn TreeReader) -> Vec<Change> {
     let (before, after) = (describe(before), describe(after));
     let mut found = Vec::new();
-    let mut push = |kind, path: &TreePath| {
-        found.push(Change {
-            kind,
-            path: path.clone(),
-        })
-    };
+    let mut push = |kind, path: &TreePath| found.push(Change { kind, path: path.clone() });
     for path in before.keys().filter(|path| !after.contains_key(*path)) {
         push(ChangeKind::Deleted, path);
     }
@@ -275,38 +193,14 @@ fn a_difference_is_written_with_whiteouts_and_the_folders_above() {
     for path in ["etc/a", "gone", "was-folder", "was-file"] {
         after.remove(&tree_path(path)).unwrap();
     }
-    put_file(
-        &mut after,
-        &tree_path("etc/b"),
-        b"changed",
-        &Metadata::default(),
-    );
-    put_file(
-        &mut after,
-        &tree_path("was-folder"),
-        b"file",
-        &Metadata::default(),
-    );
-    put_file(
-        &mut after,
-        &tree_path("was-file/now"),
-        b"folder",
-        &Metadata::default(),
-    );
+    put_file(&mut after, &tree_path("etc/b"), b"changed", &Metadata::default());
+    put_file(&mut after, &tree_path("was-folder"), b"file", &Metadata::default());
+    put_file(&mut after, &tree_path("was-file/now"), b"folder", &Metadata::default());
     let tar = diff_layer(&after, &changes(&before, &after));
     let names: Vec<String> = tar_names(&tar);
     assert_eq!(
         names,
-        [
-            "./",
-            "etc/",
-            "etc/.wh.a",
-            "etc/b",
-            ".wh.gone",
-            "was-file/",
-            "was-file/now",
-            "was-folder"
-        ]
+        ["./", "etc/", "etc/.wh.a", "etc/b", ".wh.gone", "was-file/", "was-file/now", "was-folder"]
     );
     let mut applied = before.clone();
     apply(&tar, &mut applied).unwrap();
@@ -320,14 +214,8 @@ fn tar_names(tar: &[u8]) -> Vec<String> {
     while tar[place] != 0 {
         let header = &tar[place..place + 512];
         let text = |range: std::ops::Range<usize>| {
-            String::from_utf8(
-                header[range]
-                    .split(|byte| *byte == 0)
-                    .next()
-                    .unwrap()
-                    .to_vec(),
-            )
-            .unwrap()
+            String::from_utf8(header[range].split(|byte| *byte == 0).next().unwrap().to_vec())
+                .unwrap()
         };
         names.push(text(0..100));
         let size = usize::from_str_radix(&text(124..136), 8).unwrap();
@@ -338,25 +226,11 @@ fn tar_names(tar: &[u8]) -> Vec<String> {
 
 #[test]
 fn a_new_name_of_an_unchanged_file_brings_the_file_along_as_one_file() {
-    let before = tree_of(
-        &RawTar::new()
-            .folder("d/")
-            .file("d/old", b"x")
-            .file("z", b"")
-            .end(),
-    );
+    let before = tree_of(&RawTar::new().folder("d/").file("d/old", b"x").file("z", b"").end());
     let mut after = before.clone();
-    after
-        .hard_link(&tree_path("new"), &tree_path("d/old"))
-        .unwrap();
+    after.hard_link(&tree_path("new"), &tree_path("d/old")).unwrap();
     let found = changes(&before, &after);
-    assert_eq!(
-        found,
-        [Change {
-            kind: ChangeKind::Added,
-            path: tree_path("new")
-        }]
-    );
+    assert_eq!(found, [Change { kind: ChangeKind::Added, path: tree_path("new") }]);
     let mut applied = before.clone();
     apply(&diff_layer(&after, &found), &mut applied).unwrap();
     assert_same(&applied, &after);
@@ -364,9 +238,7 @@ fn a_new_name_of_an_unchanged_file_brings_the_file_along_as_one_file() {
 
 #[test]
 fn random_differences_turn_one_tree_into_the_other() {
-    let names = [
-        "a", "b", "c", "a/a", "a/b", "b/a", "b/a/x", "b/a/y", "c/d", "c/d/e",
-    ];
+    let names = ["a", "b", "c", "a/a", "a/b", "b/a", "b/a/x", "b/a/y", "c/d", "c/d/e"];
     for seed in 0..500 {
         let mut random = Random::new(seed);
         let mut before = MemoryTree::new();
@@ -376,17 +248,13 @@ fn random_differences_turn_one_tree_into_the_other() {
             let tree = &mut after;
             match random.below(6) {
                 0..=2 => {
-                    let metadata = Metadata {
-                        mode: 0o600 + random.below(8) as u32,
-                        ..Metadata::default()
-                    };
+                    let metadata =
+                        Metadata { mode: 0o600 + random.below(8) as u32, ..Metadata::default() };
                     put_file(tree, &path, format!("{step}").as_bytes(), &metadata);
                 }
                 3 => {
-                    let metadata = Metadata {
-                        mode: 0o700 + random.below(8) as u32,
-                        ..Metadata::default()
-                    };
+                    let metadata =
+                        Metadata { mode: 0o700 + random.below(8) as u32, ..Metadata::default() };
                     tree.put(&path, &Node::Directory, &metadata, None).unwrap();
                 }
                 4 => {
@@ -424,15 +292,7 @@ pub fn oci_archive(compression: Compression, name: Option<&str>) -> (Vec<u8>, Me
     let base = rich_tree();
     let mut top = base.clone();
     top.remove(&tree_path("d")).unwrap();
-    put_file(
-        &mut top,
-        &tree_path("new"),
-        b"new",
-        &Metadata {
-            mode: 0o600,
-            ..Metadata::default()
-        },
-    );
+    put_file(&mut top, &tree_path("new"), b"new", &Metadata { mode: 0o600, ..Metadata::default() });
     let mut writer = OciArchiveWriter::new(&std::env::temp_dir(), compression);
     let base_tar = tar_of_tree(&base, "");
     let diff_id = writer
@@ -457,9 +317,7 @@ pub fn oci_archive(compression: Compression, name: Option<&str>) -> (Vec<u8>, Me
         "history": [{ "created_by": "one" }],
         "rootfs": { "type": "layers", "diff_ids": ["outdated"] },
     });
-    let (bytes, written) = writer
-        .finish(config.to_string().as_bytes(), name, Vec::new())
-        .unwrap();
+    let (bytes, written) = writer.finish(config.to_string().as_bytes(), name, Vec::new()).unwrap();
     assert_eq!(written.manifest_digest.to_string().len(), 71);
     (bytes, top)
 }
@@ -500,13 +358,7 @@ fn the_same_layer_twice_is_one_blob() {
     }
     let (bytes, _) = writer.finish(b"{}", None, Vec::new()).unwrap();
     let names = tar_names(&bytes);
-    assert_eq!(
-        names
-            .iter()
-            .filter(|name| name.starts_with("blobs/"))
-            .count(),
-        3
-    );
+    assert_eq!(names.iter().filter(|name| name.starts_with("blobs/")).count(), 3);
     let file = file_of(&bytes);
     let source = ImageSource::open(file.path(), &archive_options()).unwrap();
     let image = source.image(None, &archive_options()).unwrap();

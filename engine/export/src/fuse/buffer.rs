@@ -14,11 +14,7 @@ impl AlignedBuffer {
     pub(crate) fn new(length: usize) -> AlignedBuffer {
         let bytes = vec![0; length.saturating_add(PAGE_BYTES)];
         let start = bytes.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
-        AlignedBuffer {
-            bytes,
-            start,
-            length,
-        }
+        AlignedBuffer { bytes, start, length }
     }
 
     /// The first `length` bytes, or all if it has fewer.

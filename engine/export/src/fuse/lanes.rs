@@ -33,21 +33,14 @@ impl Lane {
     /// Starts the threads.
     pub(crate) fn start(name: &str, thread_count: usize) -> io::Result<Lane> {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue {
-                jobs: VecDeque::with_capacity(1024),
-                closed: false,
-            }),
+            queue: Mutex::new(Queue { jobs: VecDeque::with_capacity(1024), closed: false }),
             wake: Condvar::new(),
         });
-        let mut lane = Lane {
-            shared,
-            threads: Vec::with_capacity(thread_count),
-        };
+        let mut lane = Lane { shared, threads: Vec::with_capacity(thread_count) };
         for index in 0..thread_count {
             let shared = Arc::clone(&lane.shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("{name}-{index}"))
-                .spawn(move || {
+            let thread =
+                std::thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
                     while let Some(job) = next(&shared) {
                         job()
                     }

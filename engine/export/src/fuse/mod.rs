@@ -84,18 +84,12 @@ impl DeviceServer {
     /// Mounts a new connection on a directory, which must exist and carry no mount of this type.
     pub(crate) fn mount(directory: &Path) -> Result<DeviceServer> {
         let directory = directory.canonicalize().map_err(|error| {
-            io_error(
-                format!("finding the directory {} failed", directory.display()),
-                error,
-            )
+            io_error(format!("finding the directory {} failed", directory.display()), error)
         })?;
         if mounted_at(&directory)?.is_some_and(|entry| entry.file_system_type == FILE_SYSTEM_TYPE) {
             return Err(Error::new(
                 ErrorKind::InUse,
-                format!(
-                    "{} is served already; stop the other daemon first",
-                    directory.display()
-                ),
+                format!("{} is served already; stop the other daemon first", directory.display()),
             ));
         }
         let device = mount_connection(&directory)?;
@@ -103,27 +97,14 @@ impl DeviceServer {
         let connection = Connection::start(Arc::clone(&service), device).map_err(|error| {
             // Nothing can be open yet, so nothing is left behind.
             let _ = umount2(&directory, MntFlags::MNT_DETACH);
-            io_error(
-                format!("starting to serve {} failed", directory.display()),
-                error,
-            )
+            io_error(format!("starting to serve {} failed", directory.display()), error)
         })?;
         let device_number = mounted_at(&directory)?.map_or_else(
-            || {
-                Err(Error::new(
-                    ErrorKind::Io,
-                    format!("{} vanished", directory.display()),
-                ))
-            },
+            || Err(Error::new(ErrorKind::Io, format!("{} vanished", directory.display()))),
             |entry| Ok(entry.device),
         )?;
         let connection = Mutex::new(Some(connection));
-        Ok(DeviceServer {
-            directory,
-            device_number,
-            service,
-            connection,
-        })
+        Ok(DeviceServer { directory, device_number, service, connection })
     }
 
     /// The mounted directory, absolute and without links.
@@ -176,34 +157,21 @@ impl DeviceServer {
     /// Makes the kernel see the size that a device has now.
     pub(crate) fn refresh(&self, name: &str) -> Result<()> {
         let entry = self.service.table().find(name).ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                format!("no device \"{name}\" is being served"),
-            )
+            Error::new(ErrorKind::NotFound, format!("no device \"{name}\" is being served"))
         })?;
         let failed = |error| {
-            io_error(
-                format!("telling the kernel the size of device \"{name}\" failed"),
-                error,
-            )
+            io_error(format!("telling the kernel the size of device \"{name}\" failed"), error)
         };
         if let Some(connection) = &*self.connection.lock() {
             connection.forget_attributes(entry.inode).map_err(failed)?;
         }
         // Fetches the attributes anew: older kernels size a loop device by what they have cached.
-        isolated(|| {
-            std::fs::metadata(self.directory.join(name))
-                .map(drop)
-                .map_err(failed)
-        })
+        isolated(|| std::fs::metadata(self.directory.join(name)).map(drop).map_err(failed))
     }
 
     /// The device of a name.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<dyn BlockDevice>> {
-        self.service
-            .table()
-            .find(name)
-            .map(|entry| Arc::clone(&entry.device))
+        self.service.table().find(name).map(|entry| Arc::clone(&entry.device))
     }
 
     /// All devices by name.
@@ -231,10 +199,7 @@ impl DeviceServer {
             return Ok(());
         };
         let ended = connection.join(END_TIMEOUT).map_err(|error| {
-            io_error(
-                format!("serving {} ended badly", self.directory.display()),
-                error,
-            )
+            io_error(format!("serving {} ended badly", self.directory.display()), error)
         })?;
         if !ended {
             tracing::warn!(
@@ -272,10 +237,7 @@ fn mount_connection(directory: &Path) -> Result<OwnedFd> {
         .write(true)
         .open("/dev/fuse")
         .map_err(|error| node_error("/dev/fuse", error))?;
-    let options = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0",
-        fuse.as_raw_fd()
-    );
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", fuse.as_raw_fd());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
     nix::mount::mount(
         Some("thinstore"),
@@ -286,21 +248,13 @@ fn mount_connection(directory: &Path) -> Result<OwnedFd> {
     )
     .map_err(|errno| {
         system_error(
-            format!(
-                "mounting FUSE on {} failed (root is needed)",
-                directory.display()
-            ),
+            format!("mounting FUSE on {} failed (root is needed)", directory.display()),
             errno,
         )
     })?;
     // Copies in other namespaces would keep devices open that are detached here.
-    let private = nix::mount::mount(
-        None::<&str>,
-        directory,
-        None::<&str>,
-        MsFlags::MS_PRIVATE,
-        None::<&str>,
-    );
+    let private =
+        nix::mount::mount(None::<&str>, directory, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>);
     if let Err(errno) = private {
         tracing::warn!("{} stays shared: {errno}", directory.display());
     }
@@ -315,10 +269,7 @@ fn unmount_exactly(directory: &Path, device: DeviceNumber) -> Result<()> {
         Some(_) => {
             return Err(Error::new(
                 ErrorKind::InUse,
-                format!(
-                    "something else is mounted over {}; unmount it first",
-                    directory.display()
-                ),
+                format!("something else is mounted over {}; unmount it first", directory.display()),
             ));
         }
         None => return Ok(()),
@@ -338,11 +289,9 @@ enum Pulse {
 fn probe(directory: &Path) -> Pulse {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     let asked = directory.to_owned();
-    let thread = std::thread::Builder::new()
-        .name("export-probe".to_owned())
-        .spawn(move || {
-            let _ = sender.send(nix::sys::statfs::statfs(&asked).map(drop));
-        });
+    let thread = std::thread::Builder::new().name("export-probe".to_owned()).spawn(move || {
+        let _ = sender.send(nix::sys::statfs::statfs(&asked).map(drop));
+    });
     if thread.is_err() {
         return Pulse::Stuck;
     }
@@ -380,10 +329,7 @@ pub(crate) fn abort_connection(directory: &Path) -> Result<bool> {
         _ => return Ok(false),
     };
     let failed = |error| {
-        io_error(
-            format!("aborting the connection on {} failed", directory.display()),
-            error,
-        )
+        io_error(format!("aborting the connection on {} failed", directory.display()), error)
     };
     // The control file system numbers connections by the minor number of their devices.
     let control = Path::new("/sys/fs/fuse/connections");
@@ -393,14 +339,8 @@ pub(crate) fn abort_connection(directory: &Path) -> Result<bool> {
         return Ok(true);
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    nix::mount::mount(
-        Some("fusectl"),
-        control,
-        Some("fusectl"),
-        flags,
-        None::<&str>,
-    )
-    .map_err(|errno| failed(errno.into()))?;
+    nix::mount::mount(Some("fusectl"), control, Some("fusectl"), flags, None::<&str>)
+        .map_err(|errno| failed(errno.into()))?;
     let written = std::fs::write(file, b"1").map_err(failed);
     let _ = umount2(control, MntFlags::MNT_DETACH);
     written.map(|()| true)
@@ -408,18 +348,12 @@ pub(crate) fn abort_connection(directory: &Path) -> Result<bool> {
 
 /// Lazily unmounts the dead connections on a directory, and nothing else. The answer is how many.
 pub(crate) fn unmount_dead(directory: &Path) -> Result<usize> {
-    let limit = mounts()?
-        .iter()
-        .filter(|entry| entry.mount_point == directory)
-        .count();
+    let limit = mounts()?.iter().filter(|entry| entry.mount_point == directory).count();
     let mut count = 0;
     while count < limit && check_dead(directory)? {
         umount2(directory, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| {
             system_error(
-                format!(
-                    "unmounting the dead connection on {} failed",
-                    directory.display()
-                ),
+                format!("unmounting the dead connection on {} failed", directory.display()),
                 errno,
             )
         })?;

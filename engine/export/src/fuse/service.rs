@@ -82,12 +82,7 @@ fn ask(
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(device_error(entry, operation, offset_bytes, &error)),
         Err(_) => {
-            tracing::error!(
-                device = entry.name,
-                operation,
-                offset_bytes,
-                "the device panicked"
-            );
+            tracing::error!(device = entry.name, operation, offset_bytes, "the device panicked");
             Err(FileError(libc::EIO))
         }
     }
@@ -134,12 +129,7 @@ impl DeviceService {
     /// The attributes of an inode.
     pub(crate) fn attributes(&self, inode: u64) -> Answer<Attributes> {
         if inode == ROOT_INODE {
-            return Ok(Attributes {
-                inode,
-                size_bytes: 0,
-                is_directory: true,
-                permissions: 0o700,
-            });
+            return Ok(Attributes { inode, size_bytes: 0, is_directory: true, permissions: 0o700 });
         }
         Ok(Self::file_attributes(&*self.entry(inode)?))
     }
@@ -181,9 +171,7 @@ impl DeviceService {
         let Some(buffer) = buffer.get_mut(..length).filter(|buffer| !buffer.is_empty()) else {
             return Ok(0);
         };
-        ask(&entry, "read", offset_bytes, |device| {
-            device.read(offset_bytes, buffer)
-        })?;
+        ask(&entry, "read", offset_bytes, |device| device.read(offset_bytes, buffer))?;
         Ok(length)
     }
 
@@ -199,9 +187,7 @@ impl DeviceService {
             return Err(FileError(libc::ENOSPC));
         }
         let data = data.get(..length).unwrap_or_default();
-        let answer = ask(&entry, "write", offset_bytes, |device| {
-            device.write(offset_bytes, data)
-        });
+        let answer = ask(&entry, "write", offset_bytes, |device| device.write(offset_bytes, data));
         entry.note_change();
         answer.map(|()| length)
     }
@@ -237,9 +223,7 @@ impl DeviceService {
         let entry = self.entry(inode)?;
         let keeps_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
         let size_bytes = entry.device.size_bytes();
-        let end = offset_bytes
-            .checked_add(length_bytes)
-            .ok_or(FileError(libc::EFBIG))?;
+        let end = offset_bytes.checked_add(length_bytes).ok_or(FileError(libc::EFBIG))?;
         match mode & !libc::FALLOC_FL_KEEP_SIZE {
             libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE => {}
             _ => return Err(FileError(libc::EOPNOTSUPP)),
@@ -264,9 +248,8 @@ impl DeviceService {
     /// What `statfs` shows: the sizes of all devices. A loop device asks for discards to be possible.
     pub(crate) fn totals(&self) -> Totals {
         let entries = self.table.list();
-        let size_bytes = entries.iter().fold(0_u64, |sum, entry| {
-            sum.saturating_add(entry.device.size_bytes())
-        });
+        let size_bytes =
+            entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.device.size_bytes()));
         Totals {
             blocks: size_bytes / u64::from(BLOCK_BYTES),
             files: u64::try_from(entries.len()).unwrap_or(u64::MAX),
@@ -292,17 +275,14 @@ impl DeviceService {
         let mut lines = vec![dot(".", SELF), dot("..", PARENT)];
         let mut entries = self.table.list();
         entries.sort_by_key(|entry| entry.inode);
-        lines.extend(
-            entries
-                .iter()
-                .filter(|entry| !entry.is_removing())
-                .map(|entry| DirectoryLine {
-                    inode: entry.inode,
-                    next: entry.inode + PARENT,
-                    is_directory: false,
-                    name: entry.name.clone(),
-                }),
-        );
+        lines.extend(entries.iter().filter(|entry| !entry.is_removing()).map(|entry| {
+            DirectoryLine {
+                inode: entry.inode,
+                next: entry.inode + PARENT,
+                is_directory: false,
+                name: entry.name.clone(),
+            }
+        }));
         lines.retain(|line| line.next > after);
         Ok(lines)
     }
@@ -333,26 +313,17 @@ mod tests {
         assert_eq!(&buffer[..4], b"abcd");
         assert_eq!(service.read(inode, 1 << 20, &mut buffer), Ok(0));
         assert_eq!(service.read(inode, u64::MAX, &mut buffer), Ok(0));
-        assert_eq!(
-            service.write(inode, 1 << 20, b"x"),
-            Err(FileError(libc::ENOSPC))
-        );
+        assert_eq!(service.write(inode, 1 << 20, b"x"), Err(FileError(libc::ENOSPC)));
         assert_eq!(service.write(inode, 1 << 20, b""), Ok(0));
     }
 
     #[test]
     fn a_read_only_device_refuses_every_change() {
         let (service, inode) = serve(true);
-        assert_eq!(
-            service.open(inode, libc::O_RDWR),
-            Err(FileError(libc::EROFS))
-        );
+        assert_eq!(service.open(inode, libc::O_RDWR), Err(FileError(libc::EROFS)));
         assert_eq!(service.open(inode, libc::O_RDONLY), Ok(()));
         assert_eq!(service.write(inode, 0, b"x"), Err(FileError(libc::EROFS)));
-        assert_eq!(
-            service.allocate(inode, 0, 4096, PUNCH),
-            Err(FileError(libc::EROFS))
-        );
+        assert_eq!(service.allocate(inode, 0, 4096, PUNCH), Err(FileError(libc::EROFS)));
         assert_eq!(service.attributes(inode).unwrap().permissions, 0o400);
     }
 
@@ -373,18 +344,12 @@ mod tests {
     #[test]
     fn allocation_outside_the_device_or_of_another_kind_is_refused() {
         let (service, inode) = serve(false);
-        assert_eq!(
-            service.allocate(inode, 0, 4096, 0),
-            Err(FileError(libc::EOPNOTSUPP))
-        );
+        assert_eq!(service.allocate(inode, 0, 4096, 0), Err(FileError(libc::EOPNOTSUPP)));
         assert_eq!(
             service.allocate(inode, 0, 4096, libc::FALLOC_FL_COLLAPSE_RANGE),
             Err(FileError(libc::EOPNOTSUPP))
         );
-        assert_eq!(
-            service.allocate(inode, u64::MAX, 4096, PUNCH),
-            Err(FileError(libc::EFBIG))
-        );
+        assert_eq!(service.allocate(inode, u64::MAX, 4096, PUNCH), Err(FileError(libc::EFBIG)));
         assert_eq!(service.allocate(inode, 1 << 30, 4096, PUNCH), Ok(()));
         assert_eq!(
             service.allocate(inode, 1 << 30, 4096, libc::FALLOC_FL_ZERO_RANGE),
@@ -428,11 +393,7 @@ mod tests {
     fn only_changes_are_flushed_and_a_failed_flush_is_asked_for_again() {
         let service = DeviceService::default();
         let device = Arc::new(FlushedDevice::default());
-        let inode = service
-            .table()
-            .add("one", device.clone(), false)
-            .unwrap()
-            .inode;
+        let inode = service.table().add("one", device.clone(), false).unwrap().inode;
         let flushes = || device.flushes.load(Ordering::Relaxed);
         service.sync(inode).unwrap();
         assert_eq!(flushes(), 0);
@@ -452,29 +413,17 @@ mod tests {
     #[test]
     fn a_device_that_panics_fails_the_request_alone() {
         let service = DeviceService::default();
-        let inode = service
-            .table()
-            .add("one", Arc::new(FlushedDevice::default()), false)
-            .unwrap()
-            .inode;
-        assert_eq!(
-            service.read(inode, 0, &mut [0; 8]),
-            Err(FileError(libc::EIO))
-        );
+        let inode =
+            service.table().add("one", Arc::new(FlushedDevice::default()), false).unwrap().inode;
+        assert_eq!(service.read(inode, 0, &mut [0; 8]), Err(FileError(libc::EIO)));
         assert_eq!(service.sync(inode), Ok(()));
     }
 
     #[test]
     fn a_size_cannot_be_changed_through_the_file() {
         let (service, inode) = serve(false);
-        assert_eq!(
-            service.set_attributes(inode, Some(0), false),
-            Err(FileError(libc::EPERM))
-        );
-        assert_eq!(
-            service.set_attributes(inode, None, true),
-            Err(FileError(libc::EPERM))
-        );
+        assert_eq!(service.set_attributes(inode, Some(0), false), Err(FileError(libc::EPERM)));
+        assert_eq!(service.set_attributes(inode, None, true), Err(FileError(libc::EPERM)));
         assert!(service.set_attributes(inode, Some(1 << 20), false).is_ok());
     }
 
@@ -491,17 +440,11 @@ mod tests {
     fn the_directory_goes_on_where_it_stopped_when_devices_come_and_go() {
         let (service, _) = serve(false);
         for name in ["two", "three"] {
-            service
-                .table()
-                .add(name, Arc::new(MemoryDevice::new(4096)), false)
-                .unwrap();
+            service.table().add(name, Arc::new(MemoryDevice::new(4096)), false).unwrap();
         }
         let names = |after| -> Vec<(String, u64)> {
             let lines = service.directory(ROOT_INODE, after).unwrap();
-            lines
-                .into_iter()
-                .map(|line| (line.name, line.next))
-                .collect()
+            lines.into_iter().map(|line| (line.name, line.next)).collect()
         };
         let all = names(0);
         let shown: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();

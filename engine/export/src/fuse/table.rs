@@ -72,10 +72,7 @@ pub(crate) struct DeviceTable {
 }
 
 fn no_such_device(name: &str) -> Error {
-    Error::new(
-        ErrorKind::NotFound,
-        format!("no device \"{name}\" is being served"),
-    )
+    Error::new(ErrorKind::NotFound, format!("no device \"{name}\" is being served"))
 }
 
 /// Refuses what cannot be the name of a file.
@@ -160,11 +157,7 @@ impl DeviceTable {
     /// The device of a name.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Entry>> {
         let entries = self.entries.read();
-        entries
-            .by_name
-            .get(name)
-            .and_then(|inode| entries.by_inode.get(inode))
-            .cloned()
+        entries.by_name.get(name).and_then(|inode| entries.by_inode.get(inode)).cloned()
     }
 
     /// The device of an inode.
@@ -191,9 +184,7 @@ impl DeviceTable {
             return;
         };
         let before = entry.open_count();
-        entry
-            .open_count
-            .store(before.saturating_sub(1), Ordering::Release);
+        entry.open_count.store(before.saturating_sub(1), Ordering::Release);
         if before <= 1 && entry.is_removing() {
             entries.forget(&entry);
         }
@@ -202,12 +193,7 @@ impl DeviceTable {
     /// All devices by name.
     pub(crate) fn list(&self) -> Vec<Arc<Entry>> {
         let entries = self.entries.read();
-        entries
-            .by_name
-            .values()
-            .filter_map(|inode| entries.by_inode.get(inode))
-            .cloned()
-            .collect()
+        entries.by_name.values().filter_map(|inode| entries.by_inode.get(inode)).cloned().collect()
     }
 }
 
@@ -239,17 +225,10 @@ mod tests {
     fn a_name_that_cannot_be_a_file_name_is_refused() {
         let long = "x".repeat(256);
         for name in ["", ".", "..", "a/b", "a\0b", long.as_str()] {
-            let error = DeviceTable::default()
-                .add(name, memory(), false)
-                .map(drop)
-                .unwrap_err();
+            let error = DeviceTable::default().add(name, memory(), false).map(drop).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage, "{name:?}");
         }
-        assert!(
-            DeviceTable::default()
-                .add(&long[1..], memory(), false)
-                .is_ok()
-        );
+        assert!(DeviceTable::default().add(&long[1..], memory(), false).is_ok());
     }
 
     #[test]
@@ -269,16 +248,10 @@ mod tests {
         let table = DeviceTable::default();
         let entry = table.add("one", memory(), false).unwrap();
         table.open(entry.inode).unwrap();
-        assert_eq!(
-            table.remove("one").map(drop).unwrap_err().kind(),
-            ErrorKind::InUse
-        );
+        assert_eq!(table.remove("one").map(drop).unwrap_err().kind(), ErrorKind::InUse);
         table.release(entry.inode);
         table.remove("one").unwrap();
-        assert_eq!(
-            table.remove("one").map(drop).unwrap_err().kind(),
-            ErrorKind::NotFound
-        );
+        assert_eq!(table.remove("one").map(drop).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]

@@ -63,25 +63,23 @@ impl Connection {
     pub(crate) fn start(service: Arc<DeviceService>, device: OwnedFd) -> io::Result<Connection> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         // The thread that makes the session starts all others, which inherit its flags.
-        let thread = std::thread::Builder::new()
-            .name("export".to_owned())
-            .spawn(move || {
-                // Best effort: `harden` reports when it does not work.
-                let _ = ioctl::set_io_flusher();
-                let session = Transport::start(service).and_then(|transport| {
-                    Session::from_fd(transport, device, SessionACL::All, configuration())
-                });
-                match session {
-                    Ok(session) => {
-                        let _ = sender.send(Ok(session.notifier()));
-                        session.run()
-                    }
-                    Err(error) => {
-                        let _ = sender.send(Err(error));
-                        Ok(())
-                    }
+        let thread = std::thread::Builder::new().name("export".to_owned()).spawn(move || {
+            // Best effort: `harden` reports when it does not work.
+            let _ = ioctl::set_io_flusher();
+            let session = Transport::start(service).and_then(|transport| {
+                Session::from_fd(transport, device, SessionACL::All, configuration())
+            });
+            match session {
+                Ok(session) => {
+                    let _ = sender.send(Ok(session.notifier()));
+                    session.run()
                 }
-            })?;
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                    Ok(())
+                }
+            }
+        })?;
         let notifier = receiver
             .recv()
             .map_err(|_| io::Error::other("the thread that serves FUSE has ended"))??;
@@ -133,11 +131,7 @@ struct Transport {
 impl Transport {
     fn start(service: Arc<DeviceService>) -> io::Result<Transport> {
         let slow = Lane::start("export-slow", SLOW_THREADS)?;
-        Ok(Transport {
-            service,
-            slow,
-            slow_on_the_spot: AtomicUsize::new(0),
-        })
+        Ok(Transport { service, slow, slow_on_the_spot: AtomicUsize::new(0) })
     }
 
     /// Does a request that may take long, here or in the slow lane.
@@ -171,11 +165,7 @@ fn errno(error: FileError) -> Errno {
 }
 
 fn file_type(is_directory: bool) -> FileType {
-    if is_directory {
-        FileType::Directory
-    } else {
-        FileType::RegularFile
-    }
+    if is_directory { FileType::Directory } else { FileType::RegularFile }
 }
 
 fn file_attributes(attributes: &Attributes) -> FileAttr {
@@ -221,9 +211,7 @@ impl Filesystem for Transport {
         let refused = |_| io::Error::other("fuser refused a limit");
         let largest = u32::try_from(REQUEST_MAXIMUM_BYTES).map_err(io::Error::other)?;
         config.set_max_write(largest).map_err(refused)?;
-        config
-            .set_max_background(BACKGROUND_MAXIMUM)
-            .map_err(|_| refused(0))?;
+        config.set_max_background(BACKGROUND_MAXIMUM).map_err(|_| refused(0))?;
         Ok(())
     }
 
@@ -266,11 +254,7 @@ impl Filesystem for Transport {
         let owner = mode.is_some() || user.is_some() || group.is_some();
         // A truncation to the same size brings times with it; times alone are not kept anyway.
         let changes_more = owner || (times && size_bytes.is_none());
-        reply_attributes(
-            reply,
-            self.service
-                .set_attributes(inode.0, size_bytes, changes_more),
-        );
+        reply_attributes(reply, self.service.set_attributes(inode.0, size_bytes, changes_more));
     }
 
     fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -328,10 +312,7 @@ impl Filesystem for Transport {
             buffer.copy_from_slice(data);
             self.service.write(inode.0, offset_bytes, buffer)
         });
-        match answer
-            .unwrap_or(Err(FileError(libc::EINVAL)))
-            .map(u32::try_from)
-        {
+        match answer.unwrap_or(Err(FileError(libc::EINVAL))).map(u32::try_from) {
             Ok(Ok(written)) => reply.written(written),
             Ok(Err(_)) => reply.error(Errno::EIO),
             Err(error) => reply.error(errno(error)),
@@ -386,10 +367,7 @@ impl Filesystem for Transport {
         reply: ReplyEmpty,
     ) {
         self.slowly(move |service| {
-            reply_empty(
-                reply,
-                service.allocate(inode.0, offset_bytes, length_bytes, mode),
-            );
+            reply_empty(reply, service.allocate(inode.0, offset_bytes, length_bytes, mode));
         });
     }
 
@@ -403,13 +381,7 @@ impl Filesystem for Transport {
     ) {
         match self.service.directory(inode.0, after) {
             Ok(lines) => {
-                for DirectoryLine {
-                    inode,
-                    next,
-                    is_directory,
-                    name,
-                } in lines
-                {
+                for DirectoryLine { inode, next, is_directory, name } in lines {
                     if reply.add(INodeNo(inode), next, file_type(is_directory), name) {
                         break;
                     }

@@ -22,15 +22,9 @@ pub struct Scratch {
 
 impl Scratch {
     pub fn new() -> Scratch {
-        assert!(
-            nix::unistd::geteuid().is_root(),
-            "this test needs root: FUSE and loop devices"
-        );
+        assert!(nix::unistd::geteuid().is_root(), "this test needs root: FUSE and loop devices");
         let directory = TempDir::with_prefix("thinstore-export-").unwrap();
-        Scratch {
-            directory,
-            exporter: None,
-        }
+        Scratch { directory, exporter: None }
     }
 
     pub fn start() -> Scratch {
@@ -79,12 +73,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // File systems first, then the devices below them, then a dead connection.
         let devices = self.devices();
-        for point in self
-            .mounts()
-            .into_iter()
-            .rev()
-            .filter(|point| *point != devices)
-        {
+        for point in self.mounts().into_iter().rev().filter(|point| *point != devices) {
             let _ = unmount(&point, Unmount::Lazy);
         }
         if let Some(exporter) = &self.exporter {
@@ -125,17 +114,7 @@ pub fn text(path: &Path) -> &str {
 
 /// Makes an ext4 as the store does.
 pub fn make_ext4(device: &Path) {
-    run(
-        "mke2fs",
-        &[
-            "-q",
-            "-t",
-            "ext4",
-            "-E",
-            "nodiscard,lazy_itable_init=0",
-            text(device),
-        ],
-    );
+    run("mke2fs", &["-q", "-t", "ext4", "-E", "nodiscard,lazy_itable_init=0", text(device)]);
 }
 
 pub fn check_ext4(device: &Path) {
@@ -146,11 +125,7 @@ pub fn check_ext4(device: &Path) {
 pub fn system_number(device: &Path, attribute: &str) -> u64 {
     let name = device.file_name().unwrap().to_str().unwrap();
     let path = format!("/sys/block/{name}/{attribute}");
-    std::fs::read_to_string(path)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap()
+    std::fs::read_to_string(path).unwrap().trim().parse().unwrap()
 }
 
 /// Waits for what comes by itself, and fails the test if it does not.
@@ -169,11 +144,7 @@ pub fn detach(exporter: &Exporter, name: &str) {
         Detached::Done => {}
         Detached::NotAttached => panic!("{name} is not attached"),
         Detached::Deferred(_) => wait_until("the device is let go", || {
-            exporter
-                .list()
-                .unwrap()
-                .iter()
-                .all(|exported| exported.name != name)
+            exporter.list().unwrap().iter().all(|exported| exported.name != name)
         }),
     }
 }

@@ -1,13 +1,17 @@
 //! What is mounted over paths of a container.
 //!
-//! An image may hold a symbolic link where something is to be mounted. Every step is therefore
-//! resolved with the container's root as the root (openat2(2), RESOLVE_IN_ROOT), and the mount is made
-//! at the path that the resolved folder really has.
+//! An image may hold a symbolic link where something is to be mounted. Every step is therefore taken
+//! here, with the container's root as the root (openat2(2), RESOLVE_IN_ROOT), and the mount is made at
+//! the path that the folder found really has.
 
+use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat,
+};
 use rustix::io::Errno;
 use thinstore_export::{MountFlags, TmpfsOptions, Unmount, mount_bind, mount_tmpfs, unmount};
 use thinstore_storage::{Error, ErrorKind, Result};
@@ -87,7 +91,23 @@ fn host_path(text: &str, create: bool) -> Result<PathBuf> {
     })
 }
 
-/// Finds or makes the folder (or empty file) that is mounted over; the path that it really has.
+/// How many symbolic links one path may lead through, as in the kernel.
+const LINK_LIMIT: usize = 40;
+
+/// The components of a path, the first one last; `..` stays.
+fn steps(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some(OsString::from("..")),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Finds or makes the folder (or empty file) that is mounted over; the path that it really has. A link
+/// on the way is followed as a process in the container would follow it, also to what is not there yet.
 fn make_target(directory: &Path, destination: &Path, is_directory: bool) -> Result<PathBuf> {
     let failed = |errno: Errno| match errno {
         Errno::ROFS => Error::new(
@@ -97,6 +117,10 @@ fn make_target(directory: &Path, destination: &Path, is_directory: bool) -> Resu
                 destination.display()
             ),
         ),
+        Errno::NOTDIR => Error::new(
+            ErrorKind::Usage,
+            format!("{} leads through something that is not a folder", destination.display()),
+        ),
         _ => Error::io(
             format!("cannot make {} in the container", destination.display()),
             errno.into(),
@@ -104,39 +128,56 @@ fn make_target(directory: &Path, destination: &Path, is_directory: bool) -> Resu
     };
     let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, directory, folder, Mode::empty()).map_err(failed)?;
-    let components: Vec<_> = destination
-        .components()
-        .filter_map(|part| match part {
-            Component::Normal(name) => Some(name),
-            _ => None,
-        })
-        .collect();
+    let mut waiting = steps(destination);
+    // without links, below the root
     let mut reached = PathBuf::new();
-    let mut parent = open_in(&root, Path::new("."), true).map_err(failed)?;
-    let last = components.len().saturating_sub(1);
-    for (index, name) in components.iter().enumerate() {
-        reached.push(name);
-        let wants_directory = index < last || is_directory;
-        let opened = match open_in(&root, &reached, wants_directory) {
+    let mut links = 0;
+    while let Some(name) = waiting.pop() {
+        if name == ".." {
+            reached.pop();
+            continue;
+        }
+        let next = reached.join(&name);
+        let wants_directory = is_directory || !waiting.is_empty();
+        let opened = match open_below(&root, &next) {
             Err(Errno::NOENT) => {
-                make_node(&parent, Path::new(name), wants_directory).map_err(failed)?;
-                open_in(&root, &reached, wants_directory)
+                let parent = open_below(&root, &reached).map_err(failed)?;
+                make_node(&parent, Path::new(&name), wants_directory).map_err(failed)?;
+                open_below(&root, &next)
             }
             other => other,
         };
-        parent = opened.map_err(failed)?;
+        let opened = opened.map_err(failed)?;
+        let kind = FileType::from_raw_mode(fstat(&opened).map_err(failed)?.st_mode);
+        if kind == FileType::Symlink {
+            links += 1;
+            if links > LINK_LIMIT {
+                return Err(failed(Errno::LOOP));
+            }
+            let target = readlinkat(&opened, "", Vec::new()).map_err(failed)?;
+            let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+            if target.is_absolute() {
+                reached = PathBuf::new();
+            }
+            waiting.extend(steps(&target));
+        } else if wants_directory && kind != FileType::Directory {
+            return Err(failed(Errno::NOTDIR));
+        } else {
+            reached = next;
+        }
     }
-    std::fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd())).map_err(|error| {
+    let target = open_below(&root, &reached).map_err(failed)?;
+    std::fs::read_link(format!("/proc/self/fd/{}", target.as_raw_fd())).map_err(|error| {
         Error::io(format!("cannot find out where {} is", destination.display()), error)
     })
 }
 
-fn open_in(root: &OwnedFd, path: &Path, is_directory: bool) -> std::result::Result<OwnedFd, Errno> {
-    let mut flags = OFlags::PATH | OFlags::CLOEXEC;
-    if is_directory {
-        flags |= OFlags::DIRECTORY;
-    }
-    openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+/// Opens a path that has no links, and a link at its end as itself.
+fn open_below(root: &OwnedFd, path: &Path) -> std::result::Result<OwnedFd, Errno> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    openat2(root, path, flags, Mode::empty(), resolve)
 }
 
 fn make_node(parent: &OwnedFd, name: &Path, is_directory: bool) -> std::result::Result<(), Errno> {

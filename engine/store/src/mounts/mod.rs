@@ -1,5 +1,6 @@
 //! Containers as directories: attach, mount, unmount, and what is mounted over them.
 
+mod growing;
 mod inside;
 mod specification;
 
@@ -105,48 +106,15 @@ impl Store {
             // what a container deletes, the pool has back
             discard: !record.read_only,
         };
+        if !record.read_only {
+            self.grow_file_system(device, &record.name)?;
+        }
         mount_ext4(device, &record.directory, &options)?;
-        let filled = self
-            .grow_file_system(device, record)
-            .and_then(|()| self.mount_inside(&record.directory, &record.mounts));
+        let filled = self.mount_inside(&record.directory, &record.mounts);
         if filled.is_err() {
             drop(unmount(&record.directory, Unmount::Normal));
         }
         filled
-    }
-
-    /// A container may have a larger device than its image: its file system grows into it at the first
-    /// mount.
-    fn grow_file_system(&self, device: &Path, record: &MountRecord) -> Result<()> {
-        if record.read_only {
-            return Ok(());
-        }
-        let container = self.catalog();
-        let container = container.container(&record.name)?;
-        let system = rustix::fs::statvfs(&record.directory).map_err(|errno| {
-            Error::io(format!("cannot look at {}", record.directory.display()), errno.into())
-        })?;
-        // The file system's own tables are left out of f_blocks: a sixteenth is more than they take.
-        let shown = system.f_blocks.saturating_mul(system.f_frsize);
-        if container.size_bytes.saturating_sub(shown) < container.size_bytes / 8 {
-            return Ok(());
-        }
-        let output = std::process::Command::new("resize2fs").arg(device).output();
-        match output {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(Error::new(
-                ErrorKind::Io,
-                format!(
-                    "resize2fs could not grow the file system of '{}': {}",
-                    record.name,
-                    String::from_utf8_lossy(&output.stderr).trim()
-                ),
-            )),
-            Err(error) => Err(Error::io(
-                "cannot run resize2fs, which grows the file system; install e2fsprogs",
-                error,
-            )),
-        }
     }
 
     /// The device, if exactly this is mounted already; an error if something else is.
