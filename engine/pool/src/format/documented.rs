@@ -77,7 +77,7 @@ fn pointers_lie_as_documented() {
 fn superblocks_lie_as_documented() {
     let superblock = Superblock {
         uuid: *b"uuid-of-the-pool",
-        geometry: Geometry { pool_blocks: 0x0a0b_0c, journal_blocks: 0x0d0e },
+        geometry: Geometry { pool_blocks: 0x000a_0b0c, journal_blocks: 0x0d0e },
         allocation_run_blocks: 16,
         default_device_blocks: 0x1011,
         checkpoint: 0x1213,
@@ -102,7 +102,7 @@ fn superblocks_lie_as_documented() {
             ("incompatible_features", &[0; 8]),
             ("read_only_features", &[0; 8]),
             ("uuid", b"uuid-of-the-pool"),
-            ("pool_blocks", &0x0a_0b0cu64.to_le_bytes()),
+            ("pool_blocks", &0x000a_0b0cu64.to_le_bytes()),
             ("journal_blocks", &0x0d0eu64.to_le_bytes()),
             ("allocation_run_blocks", &16u32.to_le_bytes()),
             ("default_device_blocks", &0x1011u64.to_le_bytes()),
