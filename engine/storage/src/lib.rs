@@ -30,7 +30,7 @@ pub use aligned::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES};
 pub use counting::{CountingStorage, DiskCounters};
 pub use device::BlockDevice;
 pub use error::{Error, ErrorKind, Result};
-pub use file::{FileOptions, FileStorage};
+pub use file::{FileOptions, FileStorage, lock_holder_of};
 pub use memory::{MemoryDevice, MemoryStorage};
 pub use simulated::{
     CrashImage, CrashPolicy, DiskOperation, FailedSync, FailedWrite, Fault, FaultPlan,

@@ -14,6 +14,7 @@ use crate::catalog::Catalog;
 use crate::layout::{Layout, make_private_directory, sync_directory};
 use crate::operations::{Input, Operations, Progress};
 use crate::size::format_size;
+use crate::takeover::open_pool_file;
 use crate::types::{
     AttachOutcome, AttachRequest, BlockRange, CatRequest, CheckSummary, CommitOutcome,
     CommitRequest, ContainerSummary, CopyInRequest, CopyOutRequest, DetachOutcome, DiffRequest,
@@ -183,7 +184,7 @@ impl Store {
         let layout = Layout::new(root);
         Store::require(&layout)?;
         let read_only = mode == OpenMode::Read;
-        let storage = FileOptions::new().read_only(read_only).open(layout.pool())?;
+        let storage = open_pool_file(&layout, read_only)?;
         let options = OpenOptions { read_only, background: !read_only, ..OpenOptions::default() };
         let pool = Pool::open(Arc::new(storage), &options)?;
         let attachments = Attachments::new(layout.clone());

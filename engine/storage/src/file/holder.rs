@@ -25,6 +25,11 @@ pub(super) fn describe_lock_holder(metadata: &Metadata) -> String {
     }
 }
 
+/// The process that holds the `flock` of a file, as far as `/proc` tells.
+pub fn lock_holder_of(path: &Path) -> Option<u32> {
+    lock_holder(&fs::metadata(path).ok()?)
+}
+
 /// Where the block device with this metadata is mounted, if it is.
 pub(super) fn mount_point(metadata: &Metadata) -> Option<String> {
     let wanted = format!("{}:{}", major(metadata.rdev()), minor(metadata.rdev()));

@@ -20,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::Storage;
 use crate::range::{check_within, length_bytes};
 
+pub use holder::lock_holder_of;
 pub use open::FileOptions;
 
 /// What a [`FileStorage`] lies on.

@@ -1,0 +1,65 @@
+//! Opening the pool when its last owner was killed and cannot end.
+//!
+//! A process that was killed while one of its threads waited for a device that it served itself goes on
+//! holding the pool's lock: the thread waits for an answer that nobody is left to give. Failing the
+//! connection's requests lets it end. Only a process whose main thread has ended already is treated so:
+//! one that lives is never disturbed.
+
+use std::time::{Duration, Instant};
+
+use thinstore_export::Exporter;
+use thinstore_storage::{ErrorKind, FileOptions, FileStorage, Result, lock_holder_of};
+
+use crate::layout::Layout;
+
+/// How long a killed owner may take to end once its requests have failed.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(15);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Opens the pool's file, with the lock on it.
+///
+/// # Errors
+/// `InUse` if a living process has it, and what opening finds.
+pub(crate) fn open_pool_file(layout: &Layout, read_only: bool) -> Result<FileStorage> {
+    let deadline = Instant::now() + ENDING_TIMEOUT;
+    loop {
+        let error = match FileOptions::new().read_only(read_only).open(layout.pool()) {
+            Err(error) if error.kind() == ErrorKind::InUse => error,
+            other => return other,
+        };
+        let dying = lock_holder_of(&layout.pool()).is_some_and(is_dying);
+        if !dying || Instant::now() >= deadline {
+            return Err(error);
+        }
+        if let Err(error) = Exporter::abort(&layout.devices()) {
+            tracing::warn!("cannot let a killed owner of the pool end: {error}");
+        }
+        std::thread::sleep(RETRY_INTERVAL);
+    }
+}
+
+/// Has the process's main thread ended, while others have not?
+fn is_dying(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // proc_pid_stat(5): the state follows the command's name, which stands in parentheses.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('Z' | 'X'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_living_process_is_not_dying_and_a_zombie_is() {
+        assert!(!is_dying(std::process::id()));
+        let mut child = std::process::Command::new("true").spawn().expect("true starts");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_dying(child.id()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(is_dying(child.id()));
+        child.wait().expect("it ended");
+        assert!(!is_dying(child.id()));
+    }
+}
