@@ -108,7 +108,7 @@ fn files_and_folders_are_copied_as_docker_does() {
     assert_eq!(text(&place, "c", "/usr/lib/file"), "x");
     cp("folder/sub/file", "c:/no/such/").fails(3, "/no");
     cp("folder", "c:/etc/motd").fails(2, "");
-    cp("folder/sub/file", "c:/srv/data/x").fails(2, "not a folder");
+    cp("folder/sub/file", "c:/srv/data/x").fails(3, "not a folder");
     cp("nothing", "c:/etc").fails(3, "nothing");
     cp("folder", "base:/etc").fails(3, "'base'");
     // and out again

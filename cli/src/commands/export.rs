@@ -29,7 +29,13 @@ impl Export {
         let format = if self.oci { ExportFormat::Oci } else { ExportFormat::Tar };
         let request = ExportRequest { name: self.name, format };
         match &self.output {
-            Some(path) if path.as_os_str() != "-" => to_file(context, &request, path),
+            Some(path) if path.as_os_str() != "-" => match path.metadata() {
+                // a device or a pipe is written to, not replaced
+                Ok(there) if !there.is_file() && !there.is_dir() => {
+                    to_special(context, &request, path)
+                }
+                _ => to_file(context, &request, path),
+            },
             _ => to_stdout(context, &request),
         }
     }
@@ -44,6 +50,17 @@ fn to_stdout(context: &Context, request: &ExportRequest) -> Result<(), Failure> 
     let mut stdout = PipedStdout::new();
     let result = context.with_store(Access::Read, |store| Ok(store.export(request, &mut stdout)?));
     stdout.finish(result)
+}
+
+fn to_special(context: &Context, request: &ExportRequest, path: &Path) -> Result<(), Failure> {
+    let failed = |error| Error::io(format!("cannot write {}", path.display()), error);
+    let file = std::fs::OpenOptions::new().write(true).open(path).map_err(failed)?;
+    context.with_store(Access::Read, |store| {
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, &file);
+        store.export(request, &mut writer)?;
+        writer.flush().map_err(output_failed)?;
+        Ok(())
+    })
 }
 
 /// The file gets its name when it is complete; until then there is only a temporary one beside it.

@@ -122,7 +122,7 @@ impl Read for PackedReader {
 /// Connects what writes with what reads, each on its own thread. If both fail, the reader knows why,
 /// unless all it saw was that the writer broke off.
 pub fn through_pipe(
-    write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> Result<(), Failure>,
     read: impl FnOnce(PipeReader) -> Result<(), Failure> + Send,
 ) -> Result<(), Failure> {
     let (reader, mut writer) =

@@ -29,7 +29,7 @@ impl RemoveContainers {
             Ok(RemovedContainer { name: request.name.clone() })
         })?;
         let human = || removed.done.iter().map(|one| format!("{}\n", one.name)).collect();
-        context.output.outcome(&removed.done, human)?;
+        removed.print(context, human)?;
         removed.result()
     }
 }
@@ -49,7 +49,7 @@ impl RemoveImages {
             let layers = u64::try_from(image.layers.len()).unwrap_or(u64::MAX);
             format!("{} and {}\n", image.name, counted(layers, "layer"))
         };
-        context.output.outcome(&removed.done, || removed.done.iter().map(line).collect())?;
+        removed.print(context, || removed.done.iter().map(line).collect())?;
         removed.result()
     }
 }
@@ -60,7 +60,15 @@ struct Removed<T> {
     first_failure: Option<ErrorKind>,
 }
 
-impl<T> Removed<T> {
+impl<T: Serialize> Removed<T> {
+    /// Nothing is printed of nothing.
+    fn print(&self, context: &Context, human: impl FnOnce() -> String) -> Result<(), Failure> {
+        match self.done.is_empty() {
+            true => Ok(()),
+            false => context.output.outcome(&self.done, human),
+        }
+    }
+
     fn result(&self) -> Result<(), Failure> {
         match self.first_failure {
             Some(kind) => Err(Failure::Told(kind)),

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use thinstore_export::{Detached, DeviceNumber, Exporter, MountEntry, mounts};
-use thinstore_storage::{BlockDevice, Error, Result};
+use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
 
+use crate::apart::apart;
 use crate::layout::{Layout, make_private_directory};
 
 /// Where a container is.
@@ -86,6 +87,19 @@ impl Attachments {
         self.exporter.lock().clone()
     }
 
+    /// Begins to serve. Not to be called on a thread that is [`crate::apart`].
+    pub(crate) fn start(&self) -> Result<()> {
+        self.started().map(drop)
+    }
+
+    /// Does something that may wait for a device that is served here.
+    pub(crate) fn apart<T: Send>(&self, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        match self.running() {
+            Some(_) => apart(action),
+            None => action(),
+        }
+    }
+
     fn started(&self) -> Result<Arc<Exporter>> {
         let mut exporter = self.exporter.lock();
         if let Some(exporter) = exporter.as_ref() {
@@ -104,7 +118,9 @@ impl Attachments {
         read_only: bool,
         open: impl FnOnce() -> Result<Arc<dyn BlockDevice>>,
     ) -> Result<PathBuf> {
-        let exporter = self.started()?;
+        let exporter = self.running().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("nothing serves the device '{name}' here"))
+        })?;
         self.drop_released(&exporter)?;
         let known = self.handles.lock().get(name).cloned();
         let device = match known {
@@ -187,6 +203,13 @@ impl Attachments {
     pub(crate) fn shutdown(&self) -> Result<()> {
         let mut running = self.exporter.lock();
         if let Some(exporter) = running.as_ref() {
+            apart(|| {
+                for device in exporter.list()? {
+                    // what is mounted or held is told of by the shutdown
+                    drop(exporter.detach(&device.name));
+                }
+                Ok(())
+            })?;
             exporter.shutdown()?;
         }
         *running = None;

@@ -133,17 +133,17 @@ pub trait Operations: Send + Sync {
     fn block_differences(&self, request: &DiffRequest) -> Result<Vec<BlockRange>>;
 
     /// Writes a file's bytes.
-    fn cat(&self, request: &CatRequest, output: &mut dyn Write) -> Result<()>;
+    fn cat(&self, request: &CatRequest, output: &mut (dyn Write + Send)) -> Result<()>;
 
     /// Writes a file or folder as a tar: of a folder all that is in it, with an entry for itself first;
     /// of anything else one entry.
-    fn copy_out(&self, request: &CopyOutRequest, output: &mut dyn Write) -> Result<()>;
+    fn copy_out(&self, request: &CopyOutRequest, output: &mut (dyn Write + Send)) -> Result<()>;
 
     /// Takes a file or folder from such a tar.
     fn copy_in(&self, request: &CopyInRequest, input: Input) -> Result<()>;
 
     /// Writes a whole file system.
-    fn export(&self, request: &ExportRequest, output: &mut dyn Write) -> Result<()>;
+    fn export(&self, request: &ExportRequest, output: &mut (dyn Write + Send)) -> Result<()>;
 
     /// Gives a container a block device. Once it has one, this only says which.
     fn attach(&self, request: &AttachRequest) -> Result<AttachOutcome>;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use thinstore_pool::{OpenOptions, Pool, PoolOptions};
 use thinstore_storage::{Error, ErrorKind, FileOptions, Result};
 
-use crate::attachments::Attachments;
+use crate::attachments::{Attachments, kernel_can_export};
 use crate::catalog::Catalog;
 use crate::layout::{Layout, make_private_directory, sync_directory};
 use crate::operations::{Input, Operations, Progress};
@@ -242,6 +242,21 @@ impl Store {
         &self.importing
     }
 
+    /// Only root can make block devices.
+    fn serve_devices(&self, what: &str) -> Result<()> {
+        if !is_root() {
+            let instead =
+                "without it, 'thinstore cat' and 'thinstore cp' read and write containers";
+            return Err(Error::new(ErrorKind::Permission, format!("{what} needs root; {instead}")));
+        }
+        self.attachments.start()
+    }
+
+    /// Can files be written by mounting?
+    pub(crate) fn kernel_can_write(&self) -> bool {
+        is_root() && kernel_can_export()
+    }
+
     /// Are there block devices that have to be served?
     pub fn has_attachments(&self) -> bool {
         self.attachments.any()
@@ -286,11 +301,6 @@ impl Store {
 /// Does this process run as root?
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
-}
-
-/// The error of what only root can do.
-pub(crate) fn needs_root(what: &str, instead: &str) -> Error {
-    Error::new(ErrorKind::Permission, format!("{what} needs root; {instead}"))
 }
 
 /// A folder that is there must be empty, or hold only what belongs to a store.
@@ -409,11 +419,11 @@ impl Operations for Store {
     }
 
     fn snapshot(&self, request: &SnapshotRequest) -> Result<ContainerSummary> {
-        self.make_container(request)
+        self.attachments.apart(|| self.make_container(request))
     }
 
     fn remove_container(&self, request: &NameRequest) -> Result<()> {
-        self.remove_one_container(&request.name)
+        self.attachments.apart(|| self.remove_one_container(&request.name))
     }
 
     fn remove_image(&self, request: &NameRequest) -> Result<RemovedImage> {
@@ -432,47 +442,52 @@ impl Operations for Store {
     }
 
     fn commit(&self, request: &CommitRequest) -> Result<CommitOutcome> {
-        self.commit_container(request)
+        self.attachments.apart(|| self.commit_container(request))
     }
 
     fn differences(&self, request: &DiffRequest) -> Result<Vec<PathChange>> {
-        self.compare_trees(request)
+        self.attachments.apart(|| self.compare_trees(request))
     }
 
     fn block_differences(&self, request: &DiffRequest) -> Result<Vec<BlockRange>> {
-        self.compare_blocks(request)
+        self.attachments.apart(|| self.compare_blocks(request))
     }
 
-    fn cat(&self, request: &CatRequest, output: &mut dyn Write) -> Result<()> {
-        self.print_file(request, output)
+    fn cat(&self, request: &CatRequest, output: &mut (dyn Write + Send)) -> Result<()> {
+        self.attachments.apart(|| self.print_file(request, output))
     }
 
-    fn copy_out(&self, request: &CopyOutRequest, output: &mut dyn Write) -> Result<()> {
-        self.copy_from_container(request, output)
+    fn copy_out(&self, request: &CopyOutRequest, output: &mut (dyn Write + Send)) -> Result<()> {
+        self.attachments.apart(|| self.copy_from_container(request, output))
     }
 
     fn copy_in(&self, request: &CopyInRequest, input: Input) -> Result<()> {
-        self.copy_into_container(request, input)
+        if self.kernel_can_write() {
+            self.attachments.start()?;
+        }
+        self.attachments.apart(|| self.copy_into_container(request, input))
     }
 
-    fn export(&self, request: &ExportRequest, output: &mut dyn Write) -> Result<()> {
-        self.write_export(request, output)
+    fn export(&self, request: &ExportRequest, output: &mut (dyn Write + Send)) -> Result<()> {
+        self.attachments.apart(|| self.write_export(request, output))
     }
 
     fn attach(&self, request: &AttachRequest) -> Result<AttachOutcome> {
-        self.attach_container(request)
+        self.serve_devices("attaching a device")?;
+        self.attachments.apart(|| self.attach_container(request))
     }
 
     fn detach(&self, request: &NameRequest) -> Result<DetachOutcome> {
-        self.detach_container(&request.name)
+        self.attachments.apart(|| self.detach_container(&request.name))
     }
 
     fn mount(&self, request: &MountRequest) -> Result<MountOutcome> {
-        self.mount_container(request)
+        self.serve_devices("mounting a container")?;
+        self.attachments.apart(|| self.mount_container(request))
     }
 
     fn unmount(&self, request: &NameRequest) -> Result<DetachOutcome> {
-        self.unmount_container(&request.name)
+        self.attachments.apart(|| self.unmount_container(&request.name))
     }
 
     fn check(&self) -> Result<CheckSummary> {

@@ -2,8 +2,7 @@
 //!
 //! A process that was killed while one of its threads waited for a device that it served itself goes on
 //! holding the pool's lock: the thread waits for an answer that nobody is left to give. Failing the
-//! connection's requests lets it end. Only a process whose main thread has ended already is treated so:
-//! one that lives is never disturbed.
+//! connection's requests lets it end. Only a process that was killed is treated so: one that lives is never disturbed.
 
 use std::time::{Duration, Instant};
 
@@ -38,12 +37,19 @@ pub(crate) fn open_pool_file(layout: &Layout, read_only: bool) -> Result<FileSto
     }
 }
 
-/// Has the process's main thread ended, while others have not?
+/// Was the process killed, and cannot end? Its main thread has ended while others have not, or waits with
+/// a SIGKILL pending.
 fn is_dying(pid: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    // proc_pid_stat(5): the state follows the command's name, which stands in parentheses.
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    matches!(state, Some('Z' | 'X'))
+    const SIGKILL_BIT: u64 = 1 << 8;
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    // proc_pid_status(5): one field a line; signal sets in hexadecimal, bit 0 for signal 1.
+    status.lines().filter_map(|line| line.split_once(':')).any(|(field, value)| match field {
+        "State" => matches!(value.trim().chars().next(), Some('Z' | 'X')),
+        "SigPnd" | "ShdPnd" => {
+            u64::from_str_radix(value.trim(), 16).is_ok_and(|set| set & SIGKILL_BIT != 0)
+        }
+        _ => false,
+    })
 }
 
 #[cfg(test)]

@@ -15,9 +15,18 @@ use crate::store::Store;
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Store {
-    /// Writes through the kernel: the device is attached as `name`, mounted where only this process
+    /// Writes through the kernel, which must be served already: the device is attached as `name`, mounted where only this process
     /// can reach it, and both are undone whatever happens.
     pub(crate) fn write_through_kernel(
+        &self,
+        name: &str,
+        id: LayerId,
+        write: impl FnOnce(&mut dyn TreeWriter) -> Result<()> + Send,
+    ) -> Result<()> {
+        self.attachments().apart(|| self.write_attached(name, id, write))
+    }
+
+    fn write_attached(
         &self,
         name: &str,
         id: LayerId,

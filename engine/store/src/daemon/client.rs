@@ -334,11 +334,11 @@ impl Operations for Client {
         self.get("/v1/block-diff", request)
     }
 
-    fn cat(&self, request: &CatRequest, output: &mut dyn Write) -> Result<()> {
+    fn cat(&self, request: &CatRequest, output: &mut (dyn Write + Send)) -> Result<()> {
         self.download("/v1/cat", request, output)
     }
 
-    fn copy_out(&self, request: &CopyOutRequest, output: &mut dyn Write) -> Result<()> {
+    fn copy_out(&self, request: &CopyOutRequest, output: &mut (dyn Write + Send)) -> Result<()> {
         self.download("/v1/copy-out", request, output)
     }
 
@@ -348,7 +348,7 @@ impl Operations for Client {
         self.connection.lock().exchange(request)
     }
 
-    fn export(&self, request: &ExportRequest, output: &mut dyn Write) -> Result<()> {
+    fn export(&self, request: &ExportRequest, output: &mut (dyn Write + Send)) -> Result<()> {
         self.download("/v1/export", request, output)
     }
 

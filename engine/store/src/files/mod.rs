@@ -16,7 +16,7 @@ use crate::copy::{CopyTarget, PathState, copy_target};
 use crate::detached_mount::DetachedMount;
 use crate::kinds::CONTAINER;
 use crate::operations::Input;
-use crate::store::{Store, is_root};
+use crate::store::Store;
 use crate::types::{CatRequest, CopyInRequest, CopyOutRequest};
 use crate::view::system_is_read_only;
 
@@ -79,7 +79,7 @@ impl Store {
             None => copy_base(&self.ext4(container.id)?, request)?,
         };
         let write = |writer: &mut dyn TreeWriter| put_archive(writer, &base, request, input);
-        if is_root() && crate::attachments::kernel_can_export() {
+        if self.kernel_can_write() {
             self.write_through_kernel(&name, container.id, write)
         } else {
             self.write_to_copy(container, write)

@@ -90,7 +90,15 @@ pub(super) fn find(tree: &dyn TreeReader, path: &Path, follow: bool) -> Result<F
             }
             Node::Directory => current = next,
             _ if waiting.is_empty() => current = next,
-            _ => return refuse(&format!("leads through '{next}', which is not a folder")),
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!(
+                        "the path '{}' leads through '{next}', which is not a folder",
+                        path.to_string_lossy().escape_debug()
+                    ),
+                ));
+            }
         }
     }
     Ok(Found::There(current))
@@ -149,13 +157,15 @@ mod tests {
         assert_eq!(found("/no/new"), Found::Nowhere(at("no")));
         assert_eq!(found("/dangling"), Found::MissingIn(at("usr/nothing")));
         assert!(found("/no").existing("c").is_err());
+        let through_a_file =
+            find(&tree, Path::new("/usr/lib/file/x"), true).expect_err("no folder");
+        assert_eq!(through_a_file.kind(), ErrorKind::NotFound);
     }
 
     #[test]
     fn paths_that_make_no_sense_are_refused() {
         let (_folder, tree) = tree();
-        for bad in ["", "/loop", "/loop/x", "/usr/lib/file/x", &"x".repeat(300), &"a/".repeat(3000)]
-        {
+        for bad in ["", "/loop", "/loop/x", &"x".repeat(300), &"a/".repeat(3000)] {
             let error = find(&tree, Path::new(bad), true).expect_err(bad);
             assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
         }

@@ -6,8 +6,7 @@ use thinstore_pool::LayerId;
 use thinstore_storage::Result;
 
 use super::tracker::Tracker;
-use crate::attachments::kernel_can_export;
-use crate::store::{Store, is_root};
+use crate::store::Store;
 
 /// How a layer's files are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,12 +18,8 @@ pub(super) enum Method {
 }
 
 impl Method {
-    pub(super) fn choose(user_space: bool) -> Method {
-        if is_root() && !user_space && kernel_can_export() {
-            Method::Kernel
-        } else {
-            Method::UserSpace
-        }
+    pub(super) fn choose(store: &Store, user_space: bool) -> Method {
+        if !user_space && store.kernel_can_write() { Method::Kernel } else { Method::UserSpace }
     }
 
     pub(super) fn name(self) -> &'static str {

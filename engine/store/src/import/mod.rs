@@ -76,7 +76,10 @@ impl Store {
             layers: count(plan.len()),
             total_bytes: total_bytes(&image, &plan),
         });
-        let method = Method::choose(request.user_space);
+        let method = Method::choose(self, request.user_space);
+        if method == Method::Kernel {
+            self.attachments().start()?;
+        }
         let mut made = Unpublished { store: self, layers: Vec::new() };
         let chain = self.write_layers(&image, &plan, &mut made, method, &progress)?;
         if progress.cancelled() {

@@ -42,6 +42,20 @@ impl Tracker {
         }
     }
 
+    /// Says which entry it was that failed, where that is not said already.
+    fn named<T>(&self, path: &TreePath, result: Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            let shown = path.to_string();
+            let told = self.progress.cancelled()
+                || error.to_string().contains(shown.trim_start_matches('/'));
+            if told {
+                error
+            } else {
+                error.context(format!("the entry '{}'", shown.escape_debug()))
+            }
+        })
+    }
+
     /// The same tree, whose every change asks first whether to end.
     pub(super) fn watch<'a>(&'a self, inner: &'a mut dyn TreeWriter) -> WatchedWriter<'a> {
         WatchedWriter { inner, tracker: self }
@@ -76,23 +90,26 @@ impl TreeWriter for WatchedWriter<'_> {
         content: Option<&mut dyn FileContent>,
     ) -> Result<()> {
         self.tracker.check()?;
-        match content {
+        let result = match content {
             Some(inner) => {
                 let mut content = WatchedContent { inner, tracker: self.tracker };
                 self.inner.put(path, node, metadata, Some(&mut content))
             }
             None => self.inner.put(path, node, metadata, None),
-        }
+        };
+        self.tracker.named(path, result)
     }
 
     fn hard_link(&mut self, path: &TreePath, target: &TreePath) -> Result<()> {
         self.tracker.check()?;
-        self.inner.hard_link(path, target)
+        let result = self.inner.hard_link(path, target);
+        self.tracker.named(path, result)
     }
 
     fn remove(&mut self, path: &TreePath) -> Result<()> {
         self.tracker.check()?;
-        self.inner.remove(path)
+        let result = self.inner.remove(path);
+        self.tracker.named(path, result)
     }
 
     fn clear(&mut self, path: &TreePath) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::attachments::Place;
 use crate::catalog::uid_text;
 use crate::daemon::mount_namespace;
 use crate::layout::{make_private_directory, remove_durably, write_durably};
-use crate::store::{Store, is_root, needs_root};
+use crate::store::Store;
 use crate::types::{
     AttachOutcome, AttachRequest, DetachOutcome, MountInfo, MountKind, MountOutcome, MountRequest,
     MountSpecification,
@@ -33,7 +33,6 @@ pub(crate) struct MountRecord {
 
 impl Store {
     pub(crate) fn attach_container(&self, request: &AttachRequest) -> Result<AttachOutcome> {
-        require_root("attaching a device")?;
         let name = self.catalog().container(&request.name)?.name.clone();
         let lock = self.attachments().lock_of(&name);
         let _held = lock.lock();
@@ -61,7 +60,6 @@ impl Store {
     /// Order: the record, then the device, then its file system, then what is mounted over it; undone
     /// the other way round if one of them fails.
     pub(crate) fn mount_container(&self, request: &MountRequest) -> Result<MountOutcome> {
-        require_root("mounting a container")?;
         refuse_other_namespace(request)?;
         let name = self.catalog().container(&request.name)?.name.clone();
         let directory = existing_directory(&request.directory)?;
@@ -166,7 +164,8 @@ impl Store {
         let record = self.mount_record(container)?;
         let mounted = self.attachments().place_of(&name)?.and_then(|place| place.mount);
         if let Some(mount) = &mounted {
-            self.unmount_directory(&mount.mount_point, record.as_ref())?;
+            self.unmount_directory(&mount.mount_point, record.as_ref())
+                .map_err(|error| error.context(format!("the container '{name}' stays mounted")))?;
         }
         // a device that was only attached, with no mount of ours, stays
         let was_mounted = mounted.is_some() || record.is_some();
@@ -280,16 +279,6 @@ impl Store {
         }
         info
     }
-}
-
-fn require_root(what: &str) -> Result<()> {
-    if is_root() {
-        return Ok(());
-    }
-    Err(needs_root(
-        what,
-        "without it, 'thinstore cat' and 'thinstore cp' read and write containers",
-    ))
 }
 
 fn refuse_other_namespace(request: &MountRequest) -> Result<()> {
