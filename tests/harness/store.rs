@@ -208,7 +208,8 @@ impl TempStore {
     /// Attaches a container and returns its device.
     #[track_caller]
     pub fn attach(&self, container: &str) -> PathBuf {
-        let printed = self.ok(&["attach", container]).stdout_text();
+        // The store may belong to somebody without privileges; devices are root's business.
+        let printed = self.ok_as(Identity::Current, &["attach", container]).stdout_text();
         let device = PathBuf::from(printed.trim());
         assert!(device.starts_with("/dev"), "attach printed no device: '{}'", printed.trim());
         device
@@ -224,7 +225,7 @@ impl TempStore {
             !outcome.stdout_text().contains("Fix? no"),
             "e2fsck would mend something\n{outcome}"
         );
-        self.ok(&["detach", container]);
+        self.ok_as(Identity::Current, &["detach", container]);
     }
 
     /// The daemon's process, if `ROOT/daemon.json` names one that is alive.

@@ -48,7 +48,7 @@ impl DetachedMount {
 
     /// A path that leads to its root, in this process.
     pub(crate) fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd()))
+        PathBuf::from(format!("/proc/thread-self/fd/{}", self.root.as_raw_fd()))
     }
 
     /// Writes everything that is dirty to the device.

@@ -79,7 +79,7 @@ impl Layout {
             Error::io(format!("cannot open the store {}", self.root.display()), error)
         })?;
         let root = OwnedFd::from(root);
-        let path = PathBuf::from(format!("/proc/self/fd/{}/daemon.sock", root.as_raw_fd()));
+        let path = PathBuf::from(format!("/proc/thread-self/fd/{}/daemon.sock", root.as_raw_fd()));
         Ok((root, path))
     }
 }

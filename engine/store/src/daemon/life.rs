@@ -7,7 +7,7 @@
 //! gets the pool's lock finds no socket of ours.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,6 +27,10 @@ use crate::types::VersionInfo;
 /// How often the daemon looks whether it is idle.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How long a service waits for a pool that is in use. A daemon that a command starts does not wait: the
+/// command tries again, and may find another daemon.
+const SERVICE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How the daemon is to live.
 pub struct ServeOptions {
     /// Stay until told to end, also when nothing needs it.
@@ -41,13 +45,14 @@ pub struct ServeOptions {
 ///
 /// Errors: `InUse` if another process owns the pool, and whatever opening the pool finds.
 pub fn serve(root: PathBuf, options: ServeOptions) -> Result<()> {
-    if crate::store::is_root() {
-        // before any thread: they inherit it
-        for missing in thinstore_export::harden() {
-            tracing::warn!("devices may stop when memory is short: {missing}");
-        }
+    // before any thread: they inherit it
+    let missing = if crate::store::is_root() { thinstore_export::harden() } else { Vec::new() };
+    let patience = if options.service { SERVICE_PATIENCE } else { Duration::ZERO };
+    let store = Arc::new(open(&root, patience)?);
+    // only now: whoever is refused the pool is told that, and nothing else
+    for missing in missing {
+        tracing::warn!("devices may stop when memory is short: {missing}");
     }
-    let store = Arc::new(Store::open(&root, OpenMode::Daemon)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("daemon")
@@ -66,6 +71,19 @@ pub fn serve(root: PathBuf, options: ServeOptions) -> Result<()> {
         Err(store) => store.detach_unmounted(),
     };
     served.and(cleaned).and(closed)
+}
+
+/// Opens the store, waiting a little for a command that owns it for a moment.
+fn open(root: &Path, patience: Duration) -> Result<Store> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match Store::open(root, OpenMode::Daemon) {
+            Err(error) if error.kind() == ErrorKind::InUse && Instant::now() < deadline => {
+                std::thread::sleep(IDLE_CHECK_INTERVAL);
+            }
+            other => return other,
+        }
+    }
 }
 
 async fn live(store: &Arc<Store>, options: ServeOptions) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Starting the daemon from a command that needs one.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -66,6 +67,8 @@ pub fn start_daemon(layout: &Layout, command: &DaemonCommand) -> Result<Client> 
         .open(&log_path)
         .map_err(|error| Error::io(format!("cannot write {}", log_path.display()), error))?;
     let mut child = Command::new(&command.program)
+        // what it is shown as: '/proc/self/exe' says nothing
+        .arg0("thinstore")
         .args(&command.arguments)
         .arg("--root")
         .arg(layout.root())

@@ -167,7 +167,7 @@ fn make_target(directory: &Path, destination: &Path, is_directory: bool) -> Resu
         }
     }
     let target = open_below(&root, &reached).map_err(failed)?;
-    std::fs::read_link(format!("/proc/self/fd/{}", target.as_raw_fd())).map_err(|error| {
+    std::fs::read_link(format!("/proc/thread-self/fd/{}", target.as_raw_fd())).map_err(|error| {
         Error::io(format!("cannot find out where {} is", destination.display()), error)
     })
 }
