@@ -96,7 +96,7 @@ impl HostTree {
     fn xattrs(&self, path: &TreePath, file: &File) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         // A descriptor opened for its path alone takes no xattr calls; its entry in /proc does, for
         // symlinks too.
-        let place = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let place = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
         let failed =
             |error: Errno| self.failed("asked for extended attributes", path, error.into());
         let names = match whole(|buffer| listxattr(&place, buffer)) {

@@ -131,7 +131,7 @@ impl DirectoryTree {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = rustix::fs::openat(&folder.fd, name, flags, Mode::empty())
             .map_err(|errno| failed("open", path, errno))?;
-        let shown = format!("/proc/self/fd/{}", node.as_raw_fd());
+        let shown = format!("/proc/thread-self/fd/{}", node.as_raw_fd());
         rustix::fs::chmod(shown, Mode::from_raw_mode(permissions))
             .map_err(|errno| failed("set the permissions of", path, errno))
     }
