@@ -56,7 +56,8 @@ pub struct DirectoryTree {
 
 /// The name of an open folder's child, for the calls that take paths only.
 fn descriptor_path(folder: &Folder, name: &[u8]) -> PathBuf {
-    Path::new(&format!("/proc/thread-self/fd/{}", folder.fd.as_raw_fd())).join(OsStr::from_bytes(name))
+    Path::new(&format!("/proc/thread-self/fd/{}", folder.fd.as_raw_fd()))
+        .join(OsStr::from_bytes(name))
 }
 
 /// An error of the kernel in terms of the tree.

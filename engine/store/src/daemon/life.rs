@@ -49,7 +49,6 @@ pub fn serve(root: PathBuf, options: ServeOptions) -> Result<()> {
     let missing = if crate::store::is_root() { thinstore_export::harden() } else { Vec::new() };
     let patience = if options.service { SERVICE_PATIENCE } else { Duration::ZERO };
     let store = Arc::new(open(&root, patience)?);
-    // only now: whoever is refused the pool is told that, and nothing else
     for missing in missing {
         tracing::warn!("devices may stop when memory is short: {missing}");
     }
