@@ -2,7 +2,7 @@
 //! directory of a mounted file system (by the kernel), or an ext4 on a block device (in user space,
 //! without root).
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod acl;
 mod attributes;
@@ -11,6 +11,7 @@ pub mod ext4;
 mod hash;
 mod kernel;
 mod resolve;
+mod sealed;
 pub mod template;
 mod tree;
 

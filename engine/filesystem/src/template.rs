@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
 
 use crate::ext4::Ext4Writer;
+use crate::sealed::seal_and_map;
 use crate::tree::{Metadata, Node, TreePath, TreeWriter};
 
 /// The smallest file system that is made: its journal takes 4 MiB of it.
@@ -106,7 +107,7 @@ pub fn make_ext4(device: &dyn BlockDevice, identity: &TemplateIdentity) -> Resul
 }
 
 fn memory_file(what: &str) -> Result<File> {
-    let created = rustix::fs::memfd_create(format!("ext4-{what}"), MemfdFlags::empty());
+    let created = rustix::fs::memfd_create(format!("ext4-{what}"), MemfdFlags::ALLOW_SEALING);
     let fd = created.map_err(|errno| Error::io("cannot make a file in memory", errno.into()))?;
     Ok(File::from(fd))
 }
@@ -173,10 +174,11 @@ struct Image {
 }
 
 impl Image {
-    /// Writes every block that is not zero to `device`; returns how many.
+    /// Writes every block that is not zero to `device`; returns how many. The image is done: it is sealed.
     fn copy_to(&self, device: &dyn BlockDevice) -> Result<u64> {
         let failed = |errno: Errno| Error::io("cannot read the fresh file system", errno.into());
-        let mut buffer = vec![0; COPY_BYTES];
+        let image = seal_and_map(&self.file)?;
+        let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
         let (mut at, mut written) = (0, 0);
         loop {
             let start = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
@@ -185,15 +187,9 @@ impl Image {
                 Err(errno) => return Err(failed(errno)),
             };
             let hole = rustix::fs::seek(&self.file, SeekFrom::Hole(start)).map_err(failed)?;
-            let end = hole.next_multiple_of(4096).min(self.size_bytes);
-            at = start;
-            while at < end {
-                let left = usize::try_from(end - at).unwrap_or(usize::MAX);
-                let part = buffer.get_mut(..left.min(COPY_BYTES)).unwrap_or(&mut []);
-                self.read(at, part)?;
-                written += copy_blocks(device, at, part)?;
-                at += u64::try_from(part.len()).unwrap_or(u64::MAX);
-            }
+            at = hole.next_multiple_of(4096).min(self.size_bytes);
+            written +=
+                copy_blocks(device, start, image.get(place(start)..place(at)).unwrap_or(&[]))?;
         }
     }
 }
