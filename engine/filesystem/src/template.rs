@@ -40,9 +40,6 @@ const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,64bi
 const CONFIGURATION: &str = "[defaults]\n[fs_types]\n\text4 = {\n\t}\n\tsmall = {\n\t}\n\tfloppy = \
                              {\n\t}\n\tbig = {\n\t}\n\thuge = {\n\t}\n\tdefault = {\n\t}\n";
 
-/// How much is copied at a time.
-const COPY_BYTES: usize = 1 << 20;
-
 /// What a fresh file system is told apart by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TemplateIdentity {

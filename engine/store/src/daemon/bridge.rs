@@ -184,3 +184,65 @@ pub(super) fn read_in_background(mut input: crate::operations::Input) -> mpsc::R
     drop(std::thread::Builder::new().name("input".to_owned()).spawn(copy));
     receiver
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::{API_VERSION, Client};
+    use crate::layout::Layout;
+    use crate::operations::Operations;
+    use crate::types::{CatRequest, VersionInfo};
+    use axum::Router;
+    use axum::http::header::{TE, TRAILER};
+    use axum::routing::get;
+    use thinstore_storage::ErrorKind;
+
+    fn version() -> VersionInfo {
+        VersionInfo {
+            version: "0".to_owned(),
+            api_version: API_VERSION,
+            pid: 0,
+            service: false,
+            mount_namespace: 0,
+        }
+    }
+
+    /// Answers `cat` with half a megabyte, and then an error.
+    async fn broken_cat(headers: HeaderMap) -> impl axum::response::IntoResponse {
+        let (mut writer, receiver) = piece_channel();
+        tokio::task::spawn_blocking(move || {
+            let written = writer.write_all(&vec![7; 512 << 10]);
+            let error = Error::new(ErrorKind::Corrupt, "block 7 – is damaged");
+            writer.finish(written.map_err(|error| Error::io("", error)).and(Err(error)));
+        });
+        let trailers = headers.contains_key(TE);
+        let body = axum::body::Body::new(PieceBody::new(None, receiver, trailers));
+        ([(TRAILER, ERROR_TRAILER)], body)
+    }
+
+    #[test]
+    fn an_error_in_the_middle_of_a_stream_reaches_the_client_with_its_kind() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new(folder.path());
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::UnixListener::bind(layout.daemon_socket()).expect("a socket")
+        };
+        let router = Router::new()
+            .route("/version", get(|| async { axum::Json(version()) }))
+            .route("/v1/cat", get(broken_cat));
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        let client = Client::connect(&layout).expect("connected").expect("somebody");
+        for _ in 0..3 {
+            let mut received = Vec::new();
+            let request = CatRequest::default();
+            let error = client.cat(&request, &mut received).expect_err("the error");
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert_eq!(error.to_string(), "block 7 – is damaged");
+            assert_eq!(received.len(), 512 << 10, "what came before is there");
+        }
+        let missing = client.images().expect_err("no such route");
+        assert!(missing.to_string().contains("broke the connection off"), "{missing}");
+    }
+}
