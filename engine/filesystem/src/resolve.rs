@@ -1,7 +1,9 @@
 //! How a path finds its folder. Symlinks on the way are followed inside the tree, as a process whose
-//! root folder is the tree's root would see them: an absolute target begins at the root, and `..` in
-//! the root stays there. So `lib/x` under `lib -> usr/lib` lands in `usr/lib/x`, and nothing leaves the
-//! tree. The last component of a path is never followed by those who ask for its folder only.
+//! root folder is the tree's root would see them: an absolute target begins at the root. So `lib/x`
+//! under `lib -> usr/lib` lands in `usr/lib/x`, and nothing leaves the tree. A `..` in the root stays
+//! there for those who read, as it does for such a process; those who write refuse it, for whoever made
+//! a layer that goes that way meant to get out. The last component of a path is never followed by those
+//! who ask for its folder only.
 
 use thinstore_storage::{Error, ErrorKind, Result};
 
@@ -39,6 +41,9 @@ pub(crate) trait Lookup {
     /// Makes a folder that was missing (root:root, 0755), or stands where something else stood.
     fn make(&mut self, folder: &Self::Directory, name: &[u8]) -> Result<Self::Directory>;
 
+    /// May a `..` in the root stay in the root? It is refused otherwise.
+    fn stays_in_root(&mut self) -> bool;
+
     /// Is told of every folder on the way to one that is about to be changed.
     fn passed(&mut self, folder: &Self::Directory, name: &[u8]);
 }
@@ -64,8 +69,19 @@ pub(crate) fn directory<L: Lookup>(
     let mut steps: Vec<Step> = path.components().rev().map(|name| step(name, true)).collect();
     while let Some(Step { name, written }) = steps.pop() {
         if name == b".." {
-            // Nothing lies above the root.
-            current = above.pop().unwrap_or(current);
+            match above.pop() {
+                Some(parent) => current = parent,
+                // Nothing lies above the root.
+                None if lookup.stays_in_root() => {}
+                None => {
+                    return Err(Error::new(
+                        ErrorKind::Refused,
+                        format!(
+                            "the path '{path}' leaves the root through the '..' of a symlink on it"
+                        ),
+                    ));
+                }
+            }
             continue;
         }
         if name.len() > NAME_BYTES_MAX {
@@ -121,6 +137,7 @@ mod tests {
         symlinks: BTreeMap<&'static str, &'static str>,
         files: Vec<&'static str>,
         folders: Vec<String>,
+        stays: bool,
     }
 
     impl Lookup for Paths {
@@ -148,21 +165,33 @@ mod tests {
             Ok(path)
         }
 
+        fn stays_in_root(&mut self) -> bool {
+            self.stays
+        }
+
         fn passed(&mut self, _folder: &String, _name: &[u8]) {}
     }
 
     fn resolved(path: &str, create: bool) -> Result<Option<String>> {
+        resolved_by(path, create, true)
+    }
+
+    fn resolved_by(path: &str, create: bool, stays: bool) -> Result<Option<String>> {
         let mut paths = Paths {
             symlinks: BTreeMap::from([
                 ("/lib", "usr/lib"),
                 ("/up", "../../../usr"),
                 ("/absolute", "/usr/./lib/"),
+                ("/beyond", "/usr/../.."),
+                ("/usr/side", "../usr/lib/.."),
+                ("/usr/lib/start", "../.."),
                 ("/loop", "loop"),
                 ("/device", "usr/null"),
                 ("/usr/lib/back", "../lib"),
             ]),
             files: vec!["/usr/null"],
             folders: vec!["/usr".to_owned(), "/usr/lib".to_owned()],
+            stays,
         };
         let path = TreePath::from_archive(path.as_bytes()).expect("path");
         directory(&mut paths, &path, create)
@@ -184,6 +213,27 @@ mod tests {
             resolved("lib/new/deep", true).expect("resolve").as_deref(),
             Some("/usr/lib/new/deep")
         );
+    }
+
+    #[test]
+    fn a_writer_refuses_to_climb_above_the_root_and_nothing_less() {
+        for path in ["up", "up/lib", "beyond/usr", "lib/start/up/x"] {
+            for create in [false, true] {
+                let error = resolved_by(path, create, false).expect_err(path);
+                assert_eq!(error.kind(), ErrorKind::Refused);
+                assert!(error.to_string().contains(&format!("'/{path}'")), "{error}");
+            }
+        }
+        for (path, want) in [
+            ("lib", "/usr/lib"),
+            ("absolute", "/usr/lib"),
+            ("lib/back/back", "/usr/lib"),
+            ("usr/side/lib", "/usr/lib"),
+            ("lib/start/usr", "/usr"),
+        ] {
+            let found = resolved_by(path, true, false).expect("resolve");
+            assert_eq!(found.as_deref(), Some(want), "{path}");
+        }
     }
 
     #[test]

@@ -169,7 +169,8 @@ pub trait FileContent {
 
 /// A tree that layers are applied to.
 ///
-/// Missing parents are made (root:root, 0755). Nothing follows a symlink out of the root. Something of
+/// Missing parents are made (root:root, 0755). Symlinks on the way are followed inside the root, absolute
+/// ones from the root; a path on which one climbs above the root with `..` is `Refused`. Something of
 /// another type in the way is replaced, a directory over a directory keeps its children.
 pub trait TreeWriter {
     /// Makes or replaces a node. `content` goes with `Node::File` only.

@@ -51,7 +51,7 @@ pub struct LayerStats {
 ///
 /// # Errors
 /// `Refused` for a hostile or damaged layer; the tree then holds a part of it and is to be thrown away.
-/// Errors of the writer come through as they are.
+/// Errors of the writer keep their kind and name the entry.
 pub fn apply_layer(reader: &mut LayerReader, writer: &mut dyn TreeWriter) -> Result<LayerStats> {
     let marks_done = reader.layer().lowest;
     let stats = match attempt(reader, writer, marks_done)? {
@@ -72,8 +72,10 @@ pub fn apply_layer(reader: &mut LayerReader, writer: &mut dyn TreeWriter) -> Res
 fn apply_marks(reader: &mut LayerReader, writer: &mut dyn TreeWriter) -> Result<()> {
     while let Some(item) = reader.next_item()? {
         match item {
-            LayerItem::Whiteout { path } => writer.remove(&path)?,
-            LayerItem::Opaque { path } => clear(writer, &path)?,
+            LayerItem::Whiteout { path } => {
+                writer.remove(&path).map_err(|error| reader.at_entry(error, &path))?;
+            }
+            LayerItem::Opaque { path } => clear(reader, writer, &path)?,
             LayerItem::Node { .. } | LayerItem::HardLink { .. } => {}
         }
     }
@@ -98,7 +100,7 @@ fn attempt(
                 if placed.at_or_below(&path) {
                     return Ok(None);
                 }
-                writer.remove(&path)?;
+                writer.remove(&path).map_err(|error| reader.at_entry(error, &path))?;
             }
             LayerItem::Opaque { path } => {
                 stats.whiteouts += 1;
@@ -108,7 +110,7 @@ fn attempt(
                 if placed.below(&path) {
                     return Ok(None);
                 }
-                clear(writer, &path)?;
+                clear(reader, writer, &path)?;
             }
             LayerItem::HardLink { path, target } => {
                 if !marks_done && !placed.at(&target) {
@@ -119,12 +121,13 @@ fn attempt(
                 placed.note(&path, false);
             }
             LayerItem::Node { path, node, metadata } => {
-                if let Node::File { size_bytes } = node {
+                let outcome = if let Node::File { size_bytes } = node {
                     stats.content_bytes += size_bytes;
-                    writer.put(&path, &node, &metadata, Some(&mut reader.content()))?;
+                    writer.put(&path, &node, &metadata, Some(&mut reader.content()))
                 } else {
-                    writer.put(&path, &node, &metadata, None)?;
-                }
+                    writer.put(&path, &node, &metadata, None)
+                };
+                outcome.map_err(|error| reader.at_entry(error, &path))?;
                 stats.count(&node);
                 placed.note(&path, node == Node::Directory);
             }
@@ -134,10 +137,10 @@ fn attempt(
 }
 
 /// A folder that is not there has nothing to hide.
-fn clear(writer: &mut dyn TreeWriter, path: &TreePath) -> Result<()> {
+fn clear(reader: &LayerReader, writer: &mut dyn TreeWriter, path: &TreePath) -> Result<()> {
     match writer.clear(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
+        outcome => outcome.map_err(|error| reader.at_entry(error, path)),
     }
 }
 
@@ -149,7 +152,7 @@ fn link(
 ) -> Result<()> {
     writer.hard_link(path, target).map_err(|error| {
         if error.kind() != ErrorKind::NotFound {
-            return error;
+            return reader.at_entry(error, path);
         }
         refuse(format!(
             "{}: the entry '{path}' is a hard link to '{target}', which does not exist",

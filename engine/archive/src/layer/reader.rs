@@ -90,6 +90,8 @@ pub struct LayerReader {
     pieces: Vec<Piece>,
     next_piece: usize,
     piece_done: u64,
+    /// Did reading the content of the current entry fail? The error names the entry then.
+    content_failed: bool,
     totals: Option<LayerTotals>,
 }
 
@@ -102,6 +104,7 @@ impl LayerReader {
             pieces: Vec::new(),
             next_piece: 0,
             piece_done: 0,
+            content_failed: false,
             totals: None,
         }
     }
@@ -124,6 +127,7 @@ impl LayerReader {
             self.pieces = std::mem::take(&mut member.pieces);
             self.next_piece = 0;
             self.piece_done = 0;
+            self.content_failed = false;
             if let Some(item) = item_of(member).map_err(|error| self.named(error))? {
                 return Ok(Some(item));
             }
@@ -183,6 +187,15 @@ impl LayerReader {
         error.context(&self.layer.name)
     }
 
+    /// An error of applying the entry at `path` to a tree, with the entry's name where it lacks it.
+    pub(crate) fn at_entry(&self, error: Error, path: &TreePath) -> Error {
+        // A tree names paths in this way.
+        if self.content_failed || error.to_string().contains(&format!("'{path}'")) {
+            return error;
+        }
+        error.context(format_args!("the entry '{}'", printable(path.as_bytes())))
+    }
+
     fn read_piece(&mut self, buffer: &mut [u8]) -> Result<Option<(u64, usize)>> {
         let Some((offset, length)) = self.pieces.get(self.next_piece).copied() else {
             return Ok(None);
@@ -216,7 +229,10 @@ impl FileContent for LayerContent<'_> {
                 "content cannot be read into an empty buffer",
             ));
         }
-        self.reader.read_piece(buffer).map_err(|error| self.reader.named(error))
+        self.reader.read_piece(buffer).map_err(|error| {
+            self.reader.content_failed = true;
+            self.reader.named(error)
+        })
     }
 }
 

@@ -85,6 +85,8 @@ pub(crate) struct Members<S> {
     position: u64,
     content_left: u64,
     padding: u64,
+    /// The name of the entry whose content stands at the position.
+    content_of: Vec<u8>,
     defaults: Extensions,
     /// May the archive end without its closing blocks? Where a digest proves that nothing is missing.
     lenient_end: bool,
@@ -100,6 +102,7 @@ impl<S: TarStream> Members<S> {
             position: 0,
             content_left: 0,
             padding: 0,
+            content_of: Vec::new(),
             defaults: Extensions::default(),
             lenient_end,
             ended: false,
@@ -162,7 +165,7 @@ impl<S: TarStream> Members<S> {
         }
         let count = self.stream.read_some(target)?;
         if count == 0 {
-            return Err(self.truncated("inside the content of an entry"));
+            return Err(self.truncated_content());
         }
         self.advance(to_u64(count))?;
         self.content_left -= to_u64(count);
@@ -199,12 +202,17 @@ impl<S: TarStream> Members<S> {
         refuse(format!("the archive is truncated: it ends {place}, after {} bytes", self.position))
     }
 
+    fn truncated_content(&self) -> thinstore_storage::Error {
+        let name = printable(&self.content_of);
+        self.truncated(&format!("inside the content of the entry '{name}'"))
+    }
+
     fn pass_content(&mut self) -> Result<()> {
         let count = self.content_left + self.padding;
         let skipped = if count > 0 { self.stream.skip(count)? } else { 0 };
         self.advance(skipped)?;
         if skipped < count {
-            return Err(self.truncated("inside the content of an entry"));
+            return Err(self.truncated_content());
         }
         self.content_left = 0;
         self.padding = 0;
@@ -266,7 +274,7 @@ impl<S: TarStream> Members<S> {
         let Some(size) = size.filter(|size| *size <= limit) else {
             return Err(self.extension_refusal(entry));
         };
-        self.set_content(size);
+        self.set_content(size, &header.name());
         // Grown as it is read: a declared size alone reserves nothing.
         let mut raw = Vec::new();
         let mut chunk = [0; 4096];
@@ -286,7 +294,9 @@ impl<S: TarStream> Members<S> {
         ))
     }
 
-    fn set_content(&mut self, size: u64) {
+    fn set_content(&mut self, size: u64, name: &[u8]) {
+        self.content_of.clear();
+        self.content_of.extend_from_slice(name);
         self.content_left = size;
         self.padding = size.next_multiple_of(512) - size;
     }
@@ -333,7 +343,7 @@ impl<S: TarStream> Members<S> {
         // Whatever the size field of the other kinds says, no content follows them.
         let declared = declared_size(header, &extensions, &entry, self.budget.bytes_left())?;
         let stored = if kind == Kind::File { declared } else { 0 };
-        self.set_content(stored);
+        self.set_content(stored, &member.name);
         member.size_bytes = stored;
         if header.kind() == b'S' {
             self.gnu_sparse(header, &mut member, &entry)?;
@@ -361,7 +371,7 @@ impl<S: TarStream> Members<S> {
         let size = u64::try_from(size).map_err(|_| bad())?;
         while more {
             let Some(block) = self.block()? else {
-                return Err(self.truncated("inside a sparse map"));
+                return Err(self.truncated(&format!("inside the sparse map of {entry}")));
             };
             let (further, next) = more_gnu_pieces(&block).ok_or_else(bad)?;
             for piece in further {

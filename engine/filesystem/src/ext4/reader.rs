@@ -244,6 +244,10 @@ impl Lookup for Inner {
         Err(Error::new(ErrorKind::ReadOnly, format!("the folder '{shown}' cannot be made")))
     }
 
+    fn stays_in_root(&mut self) -> bool {
+        true
+    }
+
     fn passed(&mut self, _folder: &InodeNumber, _name: &[u8]) {}
 }
 

@@ -123,12 +123,28 @@ impl DirectoryTree {
         state.open.insert(path.clone(), folder.clone());
     }
 
-    /// The folder at `path`, if there is one; all symlinks are followed.
+    /// The folder at `path` for a reader, if there is one; all symlinks are followed.
     fn folder(&self, path: &TreePath) -> Result<Option<Arc<Folder>>> {
         if let Some(folder) = self.state().open.get(path) {
             return Ok(Some(folder.clone()));
         }
-        let folder = resolve::directory(&mut Reading(self), path, false)?;
+        let mut reading = Reading { tree: self, stayed_in_root: false };
+        let folder = resolve::directory(&mut reading, path, false)?;
+        // What is kept is there for writers too, who refuse this way.
+        if let Some(folder) = &folder
+            && !reading.stayed_in_root
+        {
+            self.keep(path, folder);
+        }
+        Ok(folder)
+    }
+
+    /// The folder at `path` for a writer, if there is one; nothing is made.
+    fn folder_to_change(&mut self, path: &TreePath) -> Result<Option<Arc<Folder>>> {
+        if let Some(folder) = self.state_mut().open.get(path) {
+            return Ok(Some(folder.clone()));
+        }
+        let folder = resolve::directory(self, path, false)?;
         if let Some(folder) = &folder {
             self.keep(path, folder);
         }
@@ -153,21 +169,30 @@ impl DirectoryTree {
 }
 
 /// Resolves paths without making anything.
-struct Reading<'a>(&'a DirectoryTree);
+struct Reading<'a> {
+    tree: &'a DirectoryTree,
+    /// Did the path try to climb above the root?
+    stayed_in_root: bool,
+}
 
 impl Lookup for Reading<'_> {
     type Directory = Arc<Folder>;
 
     fn root(&mut self) -> Arc<Folder> {
-        self.0.root.clone()
+        self.tree.root.clone()
     }
 
     fn child(&mut self, folder: &Arc<Folder>, name: &[u8]) -> Result<Child<Arc<Folder>>> {
-        self.0.child_of(folder, name)
+        self.tree.child_of(folder, name)
     }
 
     fn make(&mut self, folder: &Arc<Folder>, name: &[u8]) -> Result<Arc<Folder>> {
         Err(failed("make the folder", &folder.path.join(name), Errno::ROFS))
+    }
+
+    fn stays_in_root(&mut self) -> bool {
+        self.stayed_in_root = true;
+        true
     }
 
     fn passed(&mut self, _folder: &Arc<Folder>, _name: &[u8]) {}
@@ -189,6 +214,10 @@ impl Lookup for DirectoryTree {
         let path = folder.path.join(name);
         self.put_at(&path, folder, name, &Node::Directory, &metadata, None)?;
         self.open_child(folder, name).map_err(|errno| failed("open", &path, errno))
+    }
+
+    fn stays_in_root(&mut self) -> bool {
+        false
     }
 
     fn passed(&mut self, folder: &Arc<Folder>, name: &[u8]) {

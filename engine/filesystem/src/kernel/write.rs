@@ -246,11 +246,11 @@ impl TreeWriter for DirectoryTree {
     fn hard_link(&mut self, path: &TreePath, target: &TreePath) -> Result<()> {
         let missing =
             || refused(path, format_args!("is a hard link to '{target}', which does not exist"));
-        let look = |tree: &DirectoryTree| {
+        let look = |tree: &mut DirectoryTree| {
             let Some(name) = target.name() else {
                 return Err(refused(path, format_args!("is a hard link to the folder '{target}'")));
             };
-            let folder = tree.folder(&target.parent())?.ok_or_else(missing)?;
+            let folder = tree.folder_to_change(&target.parent())?.ok_or_else(missing)?;
             let found = stat(&folder, name).map_err(|errno| failed("look at", target, errno))?;
             let found = found.ok_or_else(missing)?;
             if file_type(&found) == FileType::Directory {
@@ -289,14 +289,14 @@ impl TreeWriter for DirectoryTree {
         let Some(name) = path.name() else {
             return Err(refused(path, "is the root of the tree"));
         };
-        match self.folder(&path.parent())? {
+        match self.folder_to_change(&path.parent())? {
             Some(folder) => self.remove_child(&folder, name),
             None => Ok(()),
         }
     }
 
     fn clear(&mut self, path: &TreePath) -> Result<()> {
-        match self.folder(path)? {
+        match self.folder_to_change(path)? {
             Some(folder) => self.clear_folder(folder),
             None => Ok(()),
         }

@@ -186,8 +186,13 @@ impl Store {
             let id = self.pool().snapshot(below, new)?;
             made.layers.push(id);
             let tracker = Tracker::new(progress.clone());
-            self.apply(id, layer, method, &tracker)
-                .map_err(|error| explained(error, number, plan.len()))?;
+            self.apply(id, layer, method, &tracker).map_err(|error| {
+                match progress.cancelled() {
+                    // it ended on purpose, whichever entry it was at
+                    true => crate::interrupted("the import"),
+                    false => explained(error, number, plan.len()),
+                }
+            })?;
             self.pool().seal(id)?;
             let own_bytes = own_bytes(&self.pool().layer(id)?);
             progress.report(&ProgressEvent::Sealed { layer: number, own_bytes });

@@ -471,6 +471,10 @@ impl Lookup for Ext4Writer {
         self.put_at(&shown, (*folder, name), &Node::Directory, &metadata, None)
     }
 
+    fn stays_in_root(&mut self) -> bool {
+        false
+    }
+
     fn passed(&mut self, folder: &InodeNumber, name: &[u8]) {
         self.mark(*folder, name);
     }
