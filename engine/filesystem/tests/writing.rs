@@ -341,3 +341,32 @@ impl ext4_view::Ext4Read for Source {
         Ok(self.0.read_exact_at(target, start_byte)?)
     }
 }
+
+#[test]
+fn a_path_that_climbs_above_the_root_is_refused_and_one_that_stays_inside_is_not() {
+    let image = Image::new(64 << 20);
+    let mut writer = Ext4Writer::open(image.device()).expect("open");
+    let mut link = |at: &str, target: &str| {
+        let node = Node::Symlink { target: target.as_bytes().to_vec() };
+        writer.put(&path(at), &node, &metadata(0o777), None).expect("symlink");
+    };
+    link("relative", "../outside");
+    link("far", "../../../../../../etc");
+    // Too long to stand in the inode.
+    link("long", &"../".repeat(100));
+    link("usr/up", "../run");
+    link("usr/absolute", "/run");
+    put_file(&mut writer, "file", b"inside");
+    for name in ["relative", "far", "long"] {
+        assert_climbing_is_refused(&mut writer, name);
+    }
+    put_file(&mut writer, "usr/up/one", b"one");
+    put_file(&mut writer, "usr/absolute/two", b"two");
+    writer.hard_link(&path("linked"), &path("usr/up/two")).expect("link");
+    writer.finish().expect("finish");
+    image.check();
+    let reader = Ext4Reader::open(image.device()).expect("open");
+    assert_eq!(reader.names(&path("run")).expect("names"), [b"one", b"two"]);
+    let names = reader.names(&TreePath::root()).expect("names");
+    assert!(!names.iter().any(|name| name == b"outside" || name == b"etc"));
+}

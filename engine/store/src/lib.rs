@@ -1,7 +1,7 @@
 //! The store: images, containers, volumes and mounts on top of a pool, and who runs what.
 //!
 //! [`Operations`] is everything that can be asked; [`Store`] answers in this process, [`Client`] through
-//! the daemon that owns the pool; [`connect`] finds out which. What an image or a container is stands in
+//! the daemon that owns the pool; [`connect()`] finds out which. What an image or a container is stands in
 //! the pool itself, in its names and documents: there is no second database that could say otherwise.
 
 #![forbid(unsafe_code)]

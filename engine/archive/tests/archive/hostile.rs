@@ -3,8 +3,9 @@
 
 use std::time::Instant;
 
-use thinstore_archive::{Layer, Limits};
-use thinstore_storage::ErrorKind;
+use thinstore_archive::{Layer, Limits, apply_layer};
+use thinstore_filesystem::{FileContent, Metadata, Node, TreePath, TreeWriter};
+use thinstore_storage::{Error, ErrorKind, Result};
 
 use crate::random::Random;
 use crate::raw::{RawHeader, RawTar, pax};
@@ -280,6 +281,78 @@ fn an_archive_cut_anywhere_is_refused_or_means_the_same() {
     }
     // Only the second closing block may be missing.
     assert!(same <= 2, "{same} cuts went unnoticed");
+}
+
+#[test]
+fn an_archive_that_ends_inside_content_names_whose_content_it_is() {
+    let tar = RawTar::new().file("whole", b"w").file("folder/cut", &[7; 1000]);
+    let message = refusal(&tar.bytes[..2000]);
+    assert!(message.contains("inside the content of the entry 'folder/cut'"), "{message}");
+    assert_names(&RawTar::new().extension(b'L', &[b'n'; 600]).bytes[..700], &["content", "'"]);
+}
+
+/// A tree that has no room, and says so with or without the path.
+struct FullTree {
+    names_the_path: bool,
+}
+
+impl FullTree {
+    fn full(&self, path: &TreePath) -> Result<()> {
+        let what = match self.names_the_path {
+            true => format!("cannot write '{path}': no room"),
+            false => "the file system has no free inode".to_owned(),
+        };
+        Err(Error::new(ErrorKind::Full, what))
+    }
+}
+
+impl TreeWriter for FullTree {
+    fn put(
+        &mut self,
+        path: &TreePath,
+        _node: &Node,
+        _metadata: &Metadata,
+        _content: Option<&mut dyn FileContent>,
+    ) -> Result<()> {
+        self.full(path)
+    }
+
+    fn hard_link(&mut self, path: &TreePath, _target: &TreePath) -> Result<()> {
+        self.full(path)
+    }
+
+    fn remove(&mut self, path: &TreePath) -> Result<()> {
+        self.full(path)
+    }
+
+    fn clear(&mut self, path: &TreePath) -> Result<()> {
+        self.full(path)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_error_of_the_tree_keeps_its_kind_and_names_the_entry_once() {
+    for (tar, name) in [
+        (RawTar::new().file("folder/file", b"x"), "folder/file"),
+        (RawTar::new().folder("folder/"), "folder"),
+        (RawTar::new().symlink("link", "x"), "link"),
+        (RawTar::new().file("folder/.wh.gone", b""), "folder/gone"),
+        (RawTar::new().file("folder/.wh..wh..opq", b""), "folder"),
+        (RawTar::new().hard_link("linked", "below"), "linked"),
+    ] {
+        let file = file_of(&tar.end());
+        let layer = Layer::from_tar_file(file.path(), &Limits::default()).unwrap();
+        for names_the_path in [false, true] {
+            let mut tree = FullTree { names_the_path };
+            let error = apply_layer(&mut layer.open(None).unwrap(), &mut tree).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+            assert_eq!(error.to_string().matches(name).count(), 1, "{error}");
+        }
+    }
 }
 
 #[test]

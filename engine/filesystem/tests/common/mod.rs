@@ -242,3 +242,23 @@ impl Random {
         (0..length).map(|_| (self.next() >> 32) as u8).collect()
     }
 }
+
+/// A path through the symlink `name`, which climbs above the root, must be refused whatever is asked
+/// of it. The tree must have a file `file`.
+pub fn assert_climbing_is_refused(tree: &mut dyn TreeWriter, name: &str) {
+    let through = path(&format!("{name}/new"));
+    let node = Node::File { size_bytes: 0 };
+    for (what, outcome) in [
+        ("put", tree.put(&through, &node, &metadata(0o644), None)),
+        ("a folder", tree.put(&through, &Node::Directory, &metadata(0o755), None)),
+        ("below", tree.put(&through.join(b"deep"), &node, &metadata(0o644), None)),
+        ("link", tree.hard_link(&through, &path("file"))),
+        ("target", tree.hard_link(&path("linked"), &path(&format!("{name}/file")))),
+        ("remove", tree.remove(&through)),
+        ("clear", tree.clear(&path(name))),
+    ] {
+        let error = outcome.expect_err(what);
+        assert_eq!(error.kind(), thinstore_storage::ErrorKind::Refused, "{what}: {error}");
+        assert!(error.to_string().contains(name), "{what}: {error}");
+    }
+}
