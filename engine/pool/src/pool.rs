@@ -1,5 +1,6 @@
 //! The pool: made, opened, closed.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -296,7 +297,7 @@ impl Pool {
             && roots.older.as_ref().is_some_and(|older| same_state(older, &roots.newest));
         let core = build_core(storage, &roots, ring, journal.position, options)?;
         load_layers(&core)?;
-        core.replay(&journal.records)?;
+        let replayed = core.replay(&journal.records)?;
         core.check_roots()?;
         let core = Arc::new(core);
         if !core.read_only {
@@ -307,6 +308,11 @@ impl Pool {
             if !clean || is_new {
                 core.checkpoint_twice()?;
             }
+        }
+        for extent in replayed {
+            core.pages.space.release(extent);
+        }
+        if !core.read_only {
             remove_transient(&core)?;
         }
         let thread = if core.background {
@@ -686,18 +692,25 @@ fn resume_absorptions(core: &Core, table: &Table) -> Result<()> {
 
 fn remove_transient(core: &Core) -> Result<()> {
     // A transient layer may reference another: they go together.
-    let mut transaction = Transaction::default();
-    let mut any = false;
-    for info in core.layer_infos() {
-        if info.transient && !info.hidden {
-            transaction.remove(info.id);
-            any = true;
+    let mut going = core.layer_infos();
+    going.retain(|info| info.transient && !info.hidden);
+    loop {
+        // What a layer that stays needs stays as well, until that one goes.
+        let ids: HashSet<LayerId> = going.iter().map(|info| info.id).collect();
+        let before = going.len();
+        going.retain(|info| info.referenced_by.iter().all(|referrer| ids.contains(referrer)));
+        if going.len() == before {
+            break;
         }
     }
-    if any {
-        core.commit_transaction(&transaction)?;
+    if going.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let mut transaction = Transaction::default();
+    for info in going {
+        transaction.remove(info.id);
+    }
+    core.commit_transaction(&transaction).map(|_| ())
 }
 
 impl Core {

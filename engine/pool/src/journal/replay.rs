@@ -158,8 +158,11 @@ fn data_is_there(storage: &dyn Storage, records: &[Record]) -> std::io::Result<b
 }
 
 impl Core {
-    /// Applies records to a pool that was just opened. Nobody else uses it yet.
-    pub(crate) fn replay(&self, records: &[Record]) -> Result<()> {
+    /// Applies records to a pool that was just opened. Nobody else uses it yet. Gives the blocks that the
+    /// records named and freed: they are to be released when no superblock needs these records any more.
+    /// Before that, a page that was written to one of them would look as if the data of an acknowledged
+    /// batch had never arrived.
+    pub(crate) fn replay(&self, records: &[Record]) -> Result<Vec<Extent>> {
         let mut busy = Vec::new();
         for record in records {
             if let Record::Grow { pool_blocks } = record {
@@ -176,11 +179,8 @@ impl Core {
         for record in records {
             self.replay_record(record, &mut busy)?;
         }
-        for extent in busy {
-            self.pages.space.release(extent);
-        }
         self.unreleased_blocks.store(0, std::sync::atomic::Ordering::Relaxed);
-        Ok(())
+        Ok(busy)
     }
 
     fn replay_record(&self, record: &Record, freed: &mut Vec<Extent>) -> Result<()> {

@@ -1,0 +1,169 @@
+//! Faults that were found once and must not come back, each by the shortest way to it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::as_conversions)]
+
+use std::sync::Arc;
+
+use thinstore_pool::{
+    BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions, Transaction,
+};
+use thinstore_storage::{BlockDevice, CrashPolicy, SimulatedDisk, Storage};
+
+const NAMES: Namespace = Namespace(1);
+
+fn options() -> OpenOptions {
+    OpenOptions { background: false, ..OpenOptions::default() }
+}
+
+fn create(size_bytes: u64) -> Arc<SimulatedDisk> {
+    let disk = Arc::new(SimulatedDisk::new(size_bytes));
+    let pool_options = PoolOptions {
+        size_bytes,
+        allocation_run_bytes: 4096,
+        journal_bytes: Some(if size_bytes < 8 << 20 { 256 << 10 } else { 1 << 20 }),
+        default_device_size_bytes: 16 << 30,
+        uuid: Some([3; 16]),
+    };
+    Pool::create(&*disk, &pool_options).unwrap();
+    disk
+}
+
+fn open(disk: &Arc<SimulatedDisk>) -> Pool {
+    Pool::open(Arc::clone(disk) as Arc<dyn Storage>, &options()).unwrap()
+}
+
+/// The disk as a loss of power now may leave it.
+fn crash(disk: &SimulatedDisk, policy: CrashPolicy) -> Arc<SimulatedDisk> {
+    Arc::new(disk.crash_with(policy))
+}
+
+fn assert_clean(pool: &Pool) {
+    let report = pool.check().unwrap();
+    assert!(report.is_clean(), "{:#?}", report.findings);
+}
+
+fn named(name: &str) -> NewLayer {
+    NewLayer { namespace: NAMES, name: name.to_owned(), ..NewLayer::default() }
+}
+
+#[test]
+fn a_recovery_that_loses_power_itself_keeps_what_was_acknowledged() {
+    // Blocks for pages are set aside by the dozen: with one of these numbers recovery takes more of them.
+    for leaves in 54..64 {
+        lose_power_in_recovery(leaves);
+    }
+}
+
+fn lose_power_in_recovery(leaves: u64) {
+    let disk = create(8 << 20);
+    let pool = open(&disk);
+    let id = pool.create_layer(named("web")).unwrap();
+    pool.close().unwrap();
+    let pool = open(&disk);
+    let device = pool.device(id).unwrap();
+    // Written twice before one flush: the batch names blocks that it frees as well.
+    for value in 19..=20 {
+        device.write(0, &[value; 128 * 4096]).unwrap();
+    }
+    for leaf in 1..leaves {
+        device.write(leaf * 256 * BLOCK_BYTES, &[1; 4096]).unwrap();
+    }
+    device.flush().unwrap();
+    let crashed = crash(&disk, CrashPolicy::DropAll);
+    disk.power_off();
+    drop((device, pool));
+    for operation in 1.. {
+        let recovering = crash(&crashed, CrashPolicy::KeepAll);
+        recovering.power_fails_at(operation);
+        let whole = Pool::open(Arc::clone(&recovering) as Arc<dyn Storage>, &options()).is_ok();
+        for seed in 0..8 {
+            let again = open(&Arc::new(recovering.crash(seed)));
+            let mut bytes = [0; 4096];
+            again.device(id).unwrap().read(0, &mut bytes).unwrap();
+            assert!(
+                bytes == [20; 4096],
+                "lost at operation {operation}, seed {seed}: {}",
+                bytes[0]
+            );
+            assert_clean(&again);
+        }
+        if whole {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_journal_with_more_pages_than_the_cache_holds_is_replayed() {
+    let disk = create(64 << 20);
+    let pool = open(&disk);
+    let id = pool.create_layer(named("web")).unwrap();
+    let device = pool.device(id).unwrap();
+    for leaf in 0..2500 {
+        device.write(leaf * 256 * BLOCK_BYTES, &[1; 4096]).unwrap();
+    }
+    pool.checkpoint().unwrap();
+    for leaf in 0..2500 {
+        device.write((leaf * 256 + 1) * BLOCK_BYTES, &[2; 4096]).unwrap();
+    }
+    device.flush().unwrap();
+    let crashed = crash(&disk, CrashPolicy::DropAll);
+    disk.power_off();
+    drop((device, pool));
+    let small = OpenOptions { cache_bytes: 0, ..options() };
+    let (done, opened) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let pool = Pool::open(crashed as Arc<dyn Storage>, &small).unwrap();
+        assert_clean(&pool);
+        done.send(()).unwrap();
+    });
+    opened.recv_timeout(std::time::Duration::from_secs(40)).expect("opening comes to an end");
+}
+
+#[test]
+fn a_snapshot_that_is_refused_leaves_the_device_as_it_was() {
+    let disk = create(4 << 20);
+    let pool = open(&disk);
+    let id = pool.create_layer(named("web")).unwrap();
+    let device = pool.device(id).unwrap();
+    device.write(0, &[1; 4096]).unwrap();
+    let lost = NewLayer { reference: LayerId::new(999), ..named("child") };
+    assert!(pool.snapshot(id, lost).is_err());
+    assert_eq!(pool.layers().len(), 1);
+    device.write(0, &[2; 8192]).unwrap();
+    device.flush().unwrap();
+    let again = open(&crash(&disk, CrashPolicy::DropAll));
+    assert_clean(&again);
+}
+
+#[test]
+fn a_name_goes_over_to_another_layer_in_one_transaction() {
+    let disk = create(4 << 20);
+    let pool = open(&disk);
+    let old = pool.create_layer(named("web")).unwrap();
+    let new = pool.create_layer(NewLayer { transient: true, ..named("") }).unwrap();
+    let mut transaction = pool.begin();
+    transaction.publish(new, Some("web"));
+    transaction.remove(old);
+    pool.commit(transaction).unwrap();
+    assert_eq!(pool.find(NAMES, "web"), Some(new));
+    let mut transaction = Transaction::default();
+    transaction.create(NewLayer { size_bytes: Some(4096), ..named("web") }, true, None);
+    transaction.remove(new);
+    let made = pool.commit(transaction).unwrap();
+    assert_eq!(pool.find(NAMES, "web"), made.first().copied());
+    let again = open(&crash(&disk, CrashPolicy::DropAll));
+    assert_eq!(again.find(NAMES, "web"), made.first().copied());
+}
+
+#[test]
+fn a_transient_layer_that_another_one_needs_does_not_keep_the_pool_closed() {
+    let disk = create(4 << 20);
+    let pool = open(&disk);
+    let image = pool.create_layer(NewLayer { transient: true, ..named("image") }).unwrap();
+    pool.create_layer(NewLayer { reference: Some(image), ..named("web") }).unwrap();
+    pool.close().unwrap();
+    let pool = open(&disk);
+    assert!(pool.find(NAMES, "web").is_some());
+    assert_clean(&pool);
+}
