@@ -27,7 +27,7 @@ use crate::format::layer::{LAYER_RECORD_BYTES, LAYER_RECORDS_PER_PAGE};
 use crate::format::pointer::{BlockPtr, PointerKind};
 use crate::format::superblock::{JournalPosition, Superblock};
 use crate::map::ownership::Ownership;
-use crate::map::page::{Page, PageState};
+use crate::map::page::Page;
 use crate::map::tree::{Change, Tree};
 use crate::space::{BitmapImage, Extent};
 use crate::types::{BLOCK_LENGTH, Epoch, LayerId, LogicalBlock, PoolBlock};
@@ -76,17 +76,18 @@ impl Core {
 
         self.write_pages(&cut)?;
         self.sync_storage()?;
-        let released = self.writer.lock().flushed(durable);
-        self.release(released);
+        let freed = {
+            let mut writer = self.writer.lock();
+            self.settle_flushed(&mut writer, durable)
+        };
+        self.release(freed);
 
         let home = 1 - state.newest_home;
         self.write_superblock(home, &cut.superblock)?;
         self.sync_storage()?;
 
         for page in &cut.pages {
-            if page.state() == PageState::Dirty {
-                page.set_state(PageState::Clean);
-            }
+            self.pages.cache.mark_clean(page);
         }
         let mut writer = self.writer.lock();
         writer.oldest_start_blocks = state.newest.journal.head_blocks;

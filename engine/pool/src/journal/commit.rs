@@ -3,7 +3,8 @@
 use parking_lot::{Condvar, Mutex};
 use thinstore_storage::{Error, ErrorKind, Result};
 
-use super::writer::{Released, Writer};
+use super::pending::Freed;
+use super::writer::{Durable, Released, Writer};
 use crate::core::Core;
 use crate::space::Extent;
 
@@ -54,6 +55,9 @@ impl Core {
     fn commit(&self) -> Result<()> {
         self.make_room_in_ring()?;
         let mut writer = self.writer.lock();
+        // Of those who waited for a commit that failed, one comes here next: a flush that succeeds after
+        // one that failed proves nothing, so nothing may be written that builds on it.
+        self.check_latch()?;
         let records = self.pending.take();
         if !records.is_empty() || writer.can_settle() {
             let staged = writer.stage(records);
@@ -62,9 +66,9 @@ impl Core {
         }
         let durable = writer.after_flush();
         self.sync_storage()?;
-        let released = writer.flushed(durable);
+        let freed = self.settle_flushed(&mut writer, durable);
         drop(writer);
-        self.release(released);
+        self.release(freed);
         Ok(())
     }
 
@@ -92,6 +96,7 @@ impl Core {
         }
         self.make_room_in_ring()?;
         let mut writer = self.writer.lock();
+        self.check_latch()?;
         let records = self.pending.take();
         if records.is_empty() {
             return Ok(());
@@ -122,14 +127,20 @@ impl Core {
             .map_err(|source| self.latch(Error::io(format!("cannot flush {}", self.name), source)))
     }
 
-    /// Settled blocks may be overwritten in place; freed ones are given back to the host where that was
-    /// asked for, and then to the pool.
-    pub(crate) fn release(&self, released: Released) {
-        for extent in released.named {
+    /// A flush has returned: settled blocks may be overwritten in place. Done under the writer's lock: a
+    /// block that is freed, used again and named anew meanwhile must not be settled by its old name.
+    /// Gives what is to be released.
+    pub(crate) fn settle_flushed(&self, writer: &mut Writer, durable: Durable) -> Vec<Freed> {
+        let Released { named, freed } = writer.flushed(durable);
+        for extent in named {
             self.pages.space.settle(extent);
         }
+        freed
+    }
+
+    /// Freed blocks are given back to the host where that was asked for, and then to the pool.
+    pub(crate) fn release(&self, released: Vec<Freed>) {
         let mut punched: Vec<Extent> = released
-            .freed
             .iter()
             .filter(|freed| freed.punch && self.punch_holes)
             .map(|freed| freed.extent)
@@ -146,7 +157,7 @@ impl Core {
                 tracing::warn!("cannot give {} back to the host: {error}", extent.start);
             }
         }
-        for freed in released.freed {
+        for freed in released {
             self.pages.space.release(freed.extent);
             self.note_released(u64::from(freed.extent.count));
         }

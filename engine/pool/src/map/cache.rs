@@ -17,11 +17,16 @@ use crate::types::{BLOCK_BYTES, PoolBlock};
 const SHARDS: u64 = 16;
 /// A cache is never smaller than this: an operation that needs several pages at once must find room.
 const LEAST_PAGES: u64 = 1024;
+/// Clean pages that find room in a shard beside any number of unwritten ones: more than the paths of all
+/// the threads that may work in it at once.
+const LEAST_CLEAN_PER_SHARD: usize = 64;
 
 #[derive(Default)]
 struct Shard {
     pages: HashMap<PoolBlock, Arc<Page>>,
     clock: VecDeque<PoolBlock>,
+    /// How many of the pages are not written yet: these cannot make room for others.
+    unwritten: usize,
 }
 
 /// The cache.
@@ -70,15 +75,32 @@ impl PageCache {
             return;
         }
         let block = page.block();
-        if shard.pages.insert(block, page).is_none() {
-            shard.clock.push_back(block);
+        shard.unwritten += usize::from(page.state() != PageState::Clean);
+        match shard.pages.insert(block, page) {
+            Some(old) => shard.unwritten -= usize::from(old.state() != PageState::Clean),
+            None => shard.clock.push_back(block),
         }
         self.evict(&mut shard);
     }
 
+    /// A page has been written.
+    pub(crate) fn mark_clean(&self, page: &Arc<Page>) {
+        let Some(shard) = self.shard(page.block()) else { return };
+        let mut shard = shard.lock();
+        if page.state() != PageState::Dirty {
+            return;
+        }
+        page.set_state(PageState::Clean);
+        let is_here = shard.pages.get(&page.block()).is_some_and(|here| Arc::ptr_eq(here, page));
+        shard.unwritten -= usize::from(is_here);
+    }
+
     fn evict(&self, shard: &mut Shard) {
         let mut chances = 2 * shard.clock.len();
-        while shard.pages.len() > self.pages_per_shard && chances > 0 {
+        // However many pages are unwritten, some clean ones find room: an operation that needs several
+        // would otherwise have the first taken away by the next, and never come to an end.
+        let most = self.pages_per_shard.max(shard.unwritten + LEAST_CLEAN_PER_SHARD);
+        while shard.pages.len() > most && chances > 0 {
             chances -= 1;
             let Some(block) = shard.clock.pop_front() else { return };
             match shard.pages.get(&block) {
@@ -95,9 +117,10 @@ impl PageCache {
     pub(crate) fn remove(&self, block: PoolBlock) -> Option<Arc<Page>> {
         let mut shard = self.shard(block)?.lock();
         let page = shard.pages.remove(&block)?;
+        shard.unwritten -= usize::from(page.state() != PageState::Clean);
         // Stale entries of the clock are skipped when they come up; this keeps them from piling up.
         if shard.clock.len() > 2 * shard.pages.len() + 64 {
-            let Shard { pages, clock } = &mut *shard;
+            let Shard { pages, clock, .. } = &mut *shard;
             clock.retain(|block| pages.contains_key(block));
         }
         Some(page)
