@@ -4,10 +4,12 @@
 //! made durable by one flush.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use thinstore_storage::{Error, ErrorKind, Result};
 
+use super::layer::Layer;
 use super::table::Table;
 use crate::convert::to_u64;
 use crate::core::Core;
@@ -152,6 +154,16 @@ impl Core {
         Ok(())
     }
 
+    /// Is the layer there that a new one is to reference?
+    pub(crate) fn check_reference(&self, table: &Table, new: &NewLayer) -> Result<()> {
+        if let Some(reference) = new.reference
+            && table.get(reference)?.meta.is_removed()
+        {
+            return Err(Error::new(ErrorKind::NotFound, format!("{reference} was removed")));
+        }
+        Ok(())
+    }
+
     /// The record of a new layer. Its id and serial are free until the table changes.
     pub(crate) fn new_record(
         &self,
@@ -160,11 +172,7 @@ impl Core {
         placement: &Placement,
         id: LayerId,
     ) -> Result<LayerRecord> {
-        if let Some(reference) = new.reference
-            && table.get(reference)?.meta.is_removed()
-        {
-            return Err(Error::new(ErrorKind::NotFound, format!("{reference} was removed")));
-        }
+        self.check_reference(table, new)?;
         Ok(LayerRecord {
             id,
             flags: LayerFlags {
@@ -292,6 +300,7 @@ impl Core {
             let need = {
                 let _shared = self.cut.read();
                 let table = self.table.write();
+                self.check_still_writable(&table, &layer)?;
                 let now = table.get(id)?.layer.map.read().size_blocks;
                 if size_blocks < now {
                     return Err(usage(format!(
@@ -314,19 +323,25 @@ impl Core {
     }
 
     /// The layer, if it can be written.
-    pub(crate) fn writable_layer(
-        &self,
-        id: LayerId,
-    ) -> Result<std::sync::Arc<super::layer::Layer>> {
+    pub(crate) fn writable_layer(&self, id: LayerId) -> Result<Arc<Layer>> {
         let table = self.table.read();
+        let layer = Arc::clone(&table.get(id)?.layer);
+        self.check_still_writable(&table, &layer)?;
+        Ok(layer)
+    }
+
+    /// Asked again under the table's lock, after a gate was closed: the layer may have been removed or
+    /// sealed meanwhile, and its slot may be another one's.
+    pub(crate) fn check_still_writable(&self, table: &Table, layer: &Arc<Layer>) -> Result<()> {
+        let id = layer.id;
         let entry = table.get(id)?;
-        if entry.meta.is_removed() {
+        if entry.meta.is_removed() || !Arc::ptr_eq(&entry.layer, layer) {
             return Err(Error::new(ErrorKind::NotFound, format!("{id} was removed")));
         }
-        if entry.layer.map.read().sealed {
+        if layer.map.read().sealed {
             return Err(usage(format!("{id} is sealed and never changes: take a snapshot of it")));
         }
-        Ok(std::sync::Arc::clone(&entry.layer))
+        Ok(())
     }
 
     /// Carries a transaction out. Gives the ids of the layers it made, in order.
@@ -342,8 +357,15 @@ impl Core {
             let mut table = self.table.write();
             self.check_transaction(&table, transaction)?;
             let mut records = Vec::new();
-            for step in &transaction.steps {
-                self.carry_out(&mut table, step, &mut records, &mut created)?;
+            // Removals first: a name goes over from a layer that is removed, whatever the order of steps.
+            let is_removal = |step: &&Step| matches!(step, Step::Remove { .. });
+            let (removals, others): (Vec<_>, Vec<_>) =
+                transaction.steps.iter().partition(is_removal);
+            for step in removals.into_iter().chain(others) {
+                // All was looked at above. Should a step fail all the same, memory has what no record
+                // tells of: nothing may build on that.
+                self.carry_out(&mut table, step, &mut records, &mut created)
+                    .map_err(|error| self.latch(error))?;
             }
             self.pending.append(&records, &[], &[], false);
         }
@@ -384,6 +406,15 @@ impl Core {
             }
             Ok(entry)
         };
+        let stays = |id: LayerId| {
+            if removed.contains(&id) {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("{id} is removed in the same transaction"),
+                ));
+            }
+            present(id).map(|_| ())
+        };
         for step in &transaction.steps {
             match step {
                 Step::Publish { layer, name } => {
@@ -399,7 +430,7 @@ impl Core {
                     claim(new.namespace, &new.name, None)?;
                     new.size_bytes.map(device_blocks).transpose()?;
                     for id in new.reference.iter().chain(document) {
-                        present(*id)?;
+                        stays(*id)?;
                     }
                     if *sealed {
                         self.check_epochs_left()?;
@@ -408,7 +439,7 @@ impl Core {
                 Step::SetReference { layer, reference: other }
                 | Step::SetDocument { layer, document: other } => {
                     present(*layer)?;
-                    other.map(present).transpose()?;
+                    other.map(stays).transpose()?;
                 }
                 Step::Remove { layer } => self.check_removable(table, *layer, &removed)?,
             }

@@ -60,6 +60,7 @@ impl Core {
             }
             let _shared = self.cut.read();
             let mut table = self.table.write();
+            self.check_still_writable(&table, &layer)?;
             for new in child.into_iter().chain([sealed]) {
                 self.check_new_name(&table, new.namespace, &new.name)?;
             }
@@ -77,6 +78,9 @@ impl Core {
                 document: None,
                 content_bytes: 0,
             };
+            if let Some(new) = child {
+                self.check_reference(&table, new)?;
+            }
             let sealed_id = table.free_id()?;
             let sealed_record = self.new_record(&table, sealed, &placement, sealed_id)?;
             self.attempt(|| self.apply_fork(&mut table, source, &sealed_record))?;
@@ -114,6 +118,7 @@ impl Core {
             }
             let _shared = self.cut.read();
             let table = self.table.write();
+            self.check_still_writable(&table, &layer)?;
             if layer.handles.load(Ordering::Acquire) > 0 {
                 return Err(thinstore_storage::Error::new(
                     thinstore_storage::ErrorKind::InUse,

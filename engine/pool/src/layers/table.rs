@@ -125,8 +125,9 @@ impl Table {
         };
         forget(&mut self.children, meta.origin);
         forget(&mut self.referrers, meta.reference);
-        if !meta.name.is_empty() {
-            self.names.remove(&(meta.namespace, meta.name.clone()));
+        let name = (meta.namespace, meta.name.clone());
+        if self.names.get(&name) == Some(&id) {
+            self.names.remove(&name);
         }
     }
 
