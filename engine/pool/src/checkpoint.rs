@@ -95,6 +95,7 @@ impl Core {
         drop(writer);
         state.newest = cut.superblock;
         state.newest_home = home;
+        self.pages.space.end_replay_room();
         while state.held.len() > 1 {
             for block in state.held.pop_front().unwrap_or_default() {
                 self.pages.space.release(Extent::one(block));
@@ -136,13 +137,19 @@ impl Core {
             ..state.newest.clone()
         };
         let (pages, held) = self.pages.end_interval();
+        self.pages.space.begin_replay_room();
         state.held.push_back(held);
         Ok(Cut { superblock, pages, bitmaps })
     }
 
     fn table_change(&self) -> Change<'_> {
         // Tables have one owner and no births: everything in them is theirs.
-        Change { pages: &self.pages, ownership: Ownership::EVERYTHING, epoch: Epoch::FIRST }
+        Change {
+            pages: &self.pages,
+            ownership: Ownership::EVERYTHING,
+            epoch: Epoch::FIRST,
+            is_table: true,
+        }
     }
 
     /// Brings the records of changed layers into the pages of the table.

@@ -312,6 +312,7 @@ impl Pool {
         for extent in replayed {
             core.pages.space.release(extent);
         }
+        core.pages.space.end_recovery();
         if !core.read_only {
             remove_transient(&core)?;
         }

@@ -167,3 +167,66 @@ fn a_transient_layer_that_another_one_needs_does_not_keep_the_pool_closed() {
     assert!(pool.find(NAMES, "web").is_some());
     assert_clean(&pool);
 }
+
+/// Writes until the pool is full, two blocks of each leaf; gives how many leaves.
+fn fill(device: &dyn BlockDevice) -> u64 {
+    for leaf in 0.. {
+        for block in 0..2 {
+            if device.write((leaf * 256 + block) * BLOCK_BYTES, &[7; 4096]).is_err() {
+                return leaf;
+            }
+        }
+    }
+    0
+}
+
+#[test]
+fn a_full_pool_in_which_much_was_discarded_is_recovered() {
+    let disk = create(8 << 20);
+    let pool = open(&disk);
+    let id = pool.create_layer(named("web")).unwrap();
+    let device = pool.device(id).unwrap();
+    let leaves = fill(&device);
+    assert!(leaves > 300, "{leaves}");
+    pool.checkpoint().unwrap();
+    for leaf in 0..leaves {
+        device.discard(leaf * 256 * BLOCK_BYTES, BLOCK_BYTES).unwrap();
+        if leaf % 16 == 0 {
+            device.flush().unwrap();
+        }
+    }
+    device.flush().unwrap();
+    let again = open(&crash(&disk, CrashPolicy::DropAll));
+    assert_clean(&again);
+    let device = again.device(id).unwrap();
+    device.write(0, &[9; 4096]).unwrap();
+    device.flush().unwrap();
+}
+
+#[test]
+fn layers_made_in_a_full_pool_do_not_use_up_what_checkpoints_need() {
+    let disk = create(4 << 20);
+    let pool = open(&disk);
+    let id = pool.create_layer(named("web")).unwrap();
+    let device = pool.device(id).unwrap();
+    fill(&device);
+    let mut made = 0;
+    while made < 3000 {
+        match pool.create_layer(named(&format!("layer-{made}"))) {
+            Ok(_) => made += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), thinstore_storage::ErrorKind::Full, "{error}");
+                break;
+            }
+        }
+    }
+    pool.checkpoint().unwrap();
+    drop(device);
+    pool.remove(id).unwrap();
+    let pool = {
+        drop(pool);
+        open(&disk)
+    };
+    assert_clean(&pool);
+    pool.create_layer(named("after")).unwrap();
+}

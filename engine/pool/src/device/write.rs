@@ -66,6 +66,7 @@ impl Device {
         let mut rest = data;
         let mut tried_for_room = false;
         while !rest.is_empty() {
+            self.core().keep_replay_room()?;
             let count = to_u64(rest.len()) / BLOCK_BYTES;
             let piece = self.core().attempt(|| {
                 let map = self.layer_state().map.read();

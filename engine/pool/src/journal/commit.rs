@@ -106,6 +106,29 @@ impl Core {
         self.write_journal(staged.position, &staged.bytes)
     }
 
+    /// A replay finds what was available at the last checkpoint, and must not come to want more. In a pool
+    /// with little left, a checkpoint is taken in time. Called with no lock held that a checkpoint takes.
+    pub(crate) fn keep_replay_room(&self) -> Result<()> {
+        let freed = self.unreleased_blocks.load(std::sync::atomic::Ordering::Relaxed);
+        let coming =
+            u64::try_from(freed).unwrap_or(0) + crate::convert::to_u64(self.pages.held_blocks());
+        if !self.pages.space.is_replay_room_short(coming) {
+            return Ok(());
+        }
+        self.settle()?;
+        self.checkpoint_twice()
+    }
+
+    /// Refuses another layer where its record would use up what removals and checkpoints need.
+    pub(crate) fn check_room_for_layer(&self) -> Result<()> {
+        if self.pages.space.has_room_for_layer() {
+            return Ok(());
+        }
+        self.settle()?;
+        self.checkpoint_twice()?;
+        if self.pages.space.has_room_for_layer() { Ok(()) } else { Err(self.full()) }
+    }
+
     /// The last line of defence: a batch is never written over one that a superblock needs.
     pub(crate) fn check_ring(&self, writer: &Writer) -> Result<()> {
         if writer.overruns_now() {

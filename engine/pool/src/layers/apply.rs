@@ -32,7 +32,7 @@ pub(crate) struct WalkStep {
 
 impl Core {
     fn change<'a>(&'a self, map: &LayerMap, epoch: Epoch) -> Change<'a> {
-        Change { pages: &self.pages, ownership: map.ownership(), epoch }
+        Change { pages: &self.pages, ownership: map.ownership(), epoch, is_table: false }
     }
 
     fn book(&self, layer: &Layer, map: &LayerMap, delta: OwnDelta) {

@@ -211,6 +211,7 @@ impl Core {
     /// A new layer without an origin.
     pub(crate) fn create_layer(&self, new: &NewLayer, content_bytes: u64) -> Result<LayerId> {
         self.check_writable()?;
+        self.check_room_for_layer()?;
         let size_blocks = new.size_bytes.map_or(Ok(self.default_device_blocks), device_blocks)?;
         let placement = Placement {
             origin: None,
@@ -237,6 +238,7 @@ impl Core {
     /// A writable child of a layer that is sealed.
     pub(crate) fn create_child(&self, origin: LayerId, new: &NewLayer) -> Result<LayerId> {
         self.check_writable()?;
+        self.check_room_for_layer()?;
         let wanted = new.size_bytes.map(device_blocks).transpose()?;
         let id = loop {
             // Raising a tree may need pages: these are brought with no lock held.
@@ -352,6 +354,9 @@ impl Core {
             .steps
             .iter()
             .any(|step| matches!(step, Step::Remove { .. } | Step::SetDocument { .. }));
+        if transaction.steps.iter().any(|step| matches!(step, Step::Create { .. })) {
+            self.check_room_for_layer()?;
+        }
         {
             let _shared = self.cut.read();
             let mut table = self.table.write();

@@ -52,6 +52,7 @@ impl Core {
         child: Option<&NewLayer>,
     ) -> Result<(LayerId, Option<LayerId>)> {
         self.check_writable()?;
+        self.check_room_for_layer()?;
         let layer = self.writable_layer(source)?;
         let made = {
             let _closed = layer.gate.close();

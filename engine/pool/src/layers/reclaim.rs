@@ -166,6 +166,7 @@ impl Core {
     pub(crate) fn unmap_range(&self, layer: &Layer, from: LogicalBlock, end: u64) -> Result<()> {
         let mut at = from;
         while at.get() < end {
+            self.keep_replay_room()?;
             at = self.attempt(|| {
                 let _shared = self.cut.read();
                 let mut map = layer.map.write();

@@ -26,6 +26,18 @@ pub(crate) struct Change<'a> {
     pub(crate) ownership: Ownership,
     /// The birth of what is made now.
     pub(crate) epoch: Epoch,
+    /// Tables may use up the reserve, maps may not.
+    pub(crate) is_table: bool,
+}
+
+impl Change<'_> {
+    fn allocate_pages(&self, count: usize) -> Attempt<Vec<PoolBlock>> {
+        if self.is_table {
+            self.pages.space.allocate_pages(count)
+        } else {
+            self.pages.space.allocate_map_pages(count)
+        }
+    }
 }
 
 /// The pages from the root down to some level, as far as they exist.
@@ -120,7 +132,7 @@ impl Tree {
             page.is_some() && owner_of(*level, *pointer) != Owner::Ancestor
         });
         change.pages.space.require_loaded(replaced.map(|(_, pointer, _)| pointer.block()))?;
-        let mut blocks = change.pages.space.allocate_pages(closed)?.into_iter();
+        let mut blocks = change.allocate_pages(closed)?.into_iter();
         let mut open: Vec<Arc<Page>> = Vec::with_capacity(path.pages.len());
         for (level, pointer, page) in &path.pages {
             let page = match page {
@@ -234,7 +246,7 @@ impl Tree {
             return Ok(delta);
         }
         let steps = height.saturating_sub(self.height);
-        let blocks = change.pages.space.allocate_pages(usize::from(steps))?;
+        let blocks = change.allocate_pages(usize::from(steps))?;
         for block in blocks {
             self.height += 1;
             let page = Arc::new(Page::empty(block, change.pages.interval(), self.height));

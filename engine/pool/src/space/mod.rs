@@ -77,9 +77,26 @@ struct Inner {
     lowest_free: GroupIndex,
     /// What is left of the run that pages are taken from.
     page_run: Extent,
+    /// Blocks that a replay would have left: those available at the last cut, less all that was taken
+    /// since. What was freed since is not among them, for replay cannot use it. First since the newest
+    /// cut, then since the one before until the newest is durable.
+    replay_room: [u64; 2],
+    /// Is nothing held back? In recovery: what it does was done before.
+    recovering: bool,
 }
 
 impl Inner {
+    fn least_replay_room(&self) -> u64 {
+        let [newest, before] = self.replay_room;
+        newest.min(before)
+    }
+
+    fn take_replay_room(&mut self, blocks: u64) {
+        for room in &mut self.replay_room {
+            *room = room.saturating_sub(blocks);
+        }
+    }
+
     fn pass_full_groups(&mut self) {
         while self
             .groups
@@ -131,6 +148,8 @@ impl Space {
             reserve: reserve_blocks(geometry),
             lowest_free: GroupIndex::new(0),
             page_run: Extent { start: PoolBlock::new(0), count: 0 },
+            replay_room: [u64::MAX; 2],
+            recovering: true,
         };
         for index in 0..geometry.group_count() {
             let group = GroupIndex::new(index);
@@ -264,7 +283,10 @@ impl Space {
     /// `busy` until they are used or given back.
     pub(crate) fn reserve_data(&self, goal: Option<PoolBlock>, want: u32) -> Attempt<Extent> {
         let mut inner = self.inner.lock();
-        let room = inner.available.saturating_sub(inner.reserve);
+        let room = inner
+            .available
+            .saturating_sub(inner.reserve)
+            .min(inner.least_replay_room().saturating_sub(inner.reserve / 2));
         let want = low_u32(room.min(u64::from(want)));
         if want == 0 {
             return Err(Need::Room);
@@ -387,6 +409,7 @@ impl Space {
             count += 1;
         });
         inner.used += count;
+        inner.take_replay_room(count);
     }
 
     /// Replay: a block named in the journal is kept from all other use.
@@ -441,6 +464,51 @@ impl Space {
         self.release(Extent::one(block));
     }
 
+    /// A cut: what is available now is what its replay starts with.
+    pub(crate) fn begin_replay_room(&self) {
+        let mut inner = self.inner.lock();
+        inner.replay_room = [inner.available, inner.replay_room[0]];
+    }
+
+    /// The newest superblock is durable: replay starts there.
+    pub(crate) fn end_replay_room(&self) {
+        self.inner.lock().replay_room[1] = u64::MAX;
+    }
+
+    /// Recovery is over: from here on space is kept for the next one.
+    pub(crate) fn end_recovery(&self) {
+        let mut inner = self.inner.lock();
+        inner.recovering = false;
+        inner.replay_room = [inner.available, u64::MAX];
+    }
+
+    /// Has so much been taken since the last cut that a replay could come to want space, and would a
+    /// checkpoint help? `coming` is what it would make available.
+    pub(crate) fn is_replay_room_short(&self, coming: u64) -> bool {
+        let inner = self.inner.lock();
+        let room = inner.least_replay_room();
+        room < inner.reserve / 4 * 3 && inner.available + coming >= room + inner.reserve / 4
+    }
+
+    /// Is there space for the pages of another layer's record, besides what removals need?
+    pub(crate) fn has_room_for_layer(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.available >= inner.reserve / 4 * 3
+    }
+
+    /// Takes blocks for pages of maps. A quarter of the reserve is left for the tables, without which no
+    /// checkpoint can be taken, and so no pool opened.
+    pub(crate) fn allocate_map_pages(&self, count: usize) -> Attempt<Vec<PoolBlock>> {
+        {
+            let inner = self.inner.lock();
+            let room = inner.least_replay_room().min(inner.available);
+            if !inner.recovering && count > 0 && room < to_u64(count) + inner.reserve / 4 {
+                return Err(Need::Room);
+            }
+        }
+        self.allocate_pages(count)
+    }
+
     /// Takes blocks for pages, all or none. These may come from the reserve.
     pub(crate) fn allocate_pages(&self, count: usize) -> Attempt<Vec<PoolBlock>> {
         let mut inner = self.inner.lock();
@@ -476,6 +544,7 @@ impl Space {
             });
             debug_assert!(taken.is_ok(), "a reserved run without its bitmap");
             inner.used += 1;
+            inner.take_replay_room(1);
             blocks.push(block);
         }
         Ok(blocks)
