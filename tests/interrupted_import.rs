@@ -65,8 +65,13 @@ fn cut_off(identity: Identity, signal: Signal) {
                 outcome.assert_sentence(&[]);
             }
         }
-        assert_eq!(store.contents(), before, "cut off after {percent} %");
         store.ok(&["check"]);
+        if store.contents().images.iter().any(|image| image == "cut:latest") {
+            // The signal came after the one record that publishes an image: then all of it is there.
+            store.ok(&["export", "cut", "-o", "/dev/null"]);
+            store.ok(&["rmi", "cut"]);
+        }
+        assert_eq!(store.contents(), before, "cut off after {percent} %");
         let clean = host::wait_until(Duration::from_secs(10), || {
             host::loops_below(store.folder()).is_empty()
                 && host::mounts_below(store.folder())

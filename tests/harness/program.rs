@@ -73,7 +73,8 @@ pub fn command_of(program: &Path, identity: Identity, home: &Path) -> Command {
         .env_remove("RUST_LOG")
         .env_remove("RUST_BACKTRACE");
     if identity == Identity::Unprivileged && is_root() {
-        command.uid(NOBODY).gid(NOBODY).current_dir(home);
+        // The scratch folder of the tests is root's: temporary files go where the user may write.
+        command.uid(NOBODY).gid(NOBODY).current_dir(home).env("TMPDIR", home);
     }
     command
 }
