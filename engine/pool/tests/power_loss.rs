@@ -11,7 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use thinstore_pool::{BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions};
-use thinstore_storage::{BlockDevice, CrashImage, CrashPolicy, SimulatedDisk, Storage};
+use thinstore_storage::{
+    BlockDevice, CrashImage, CrashPolicy, DiskOperation, ErrorKind, FailedSync, FailedWrite, Fault,
+    FaultPlan, SimulatedDisk, Storage,
+};
 
 const POOL_BYTES: u64 = 8 << 20;
 const DEVICE_BLOCKS: u64 = 700;
@@ -78,9 +81,19 @@ fn open(disk: SimulatedDisk) -> Pool {
     Pool::open(Arc::new(disk), &options()).expect("a pool opens after a loss of power")
 }
 
+/// The disk after a loss of power, and after a second one in the midst of the recovery from it.
+fn survivor(image: &CrashImage, policy: CrashPolicy, second: u64) -> SimulatedDisk {
+    let disk = Arc::new(image.disk(policy));
+    if second.is_multiple_of(3) {
+        disk.power_fails_at(1 + (second / 3) % 12);
+        drop(Pool::open(Arc::clone(&disk) as Arc<dyn Storage>, &options()));
+    }
+    disk.crash(second / 36)
+}
+
 /// Looks at what a crash left.
-fn verify(image: &CrashImage, policy: CrashPolicy, model: &Model) {
-    let pool = open(image.disk(policy));
+fn verify(image: &CrashImage, policy: CrashPolicy, second: u64, model: &Model) {
+    let pool = open(survivor(image, policy, second));
     let report = pool.check().unwrap();
     assert!(report.is_clean(), "{:#?}", report.findings);
     let mut found = BTreeMap::new();
@@ -295,7 +308,8 @@ fn search(seed: u64, steps: u32, looks: u64) -> u64 {
                 } else {
                     seed ^ number
                 });
-                let look = AssertUnwindSafe(|| verify(&image, policy, &model));
+                let second = Random(seed << 32 | number | 1).next() >> 20;
+                let look = AssertUnwindSafe(|| verify(&image, policy, second, &model));
                 failed.store(catch_unwind(look).is_err(), Ordering::Relaxed);
             }
         });
@@ -317,8 +331,121 @@ fn search(seed: u64, steps: u32, looks: u64) -> u64 {
 #[test]
 fn acknowledged_writes_and_layers_survive_any_loss_of_power() {
     let mut cuts = 0;
-    for seed in 1..=24 {
+    for seed in seeds() {
         cuts += search(seed, 60, 2);
     }
+    println!("{cuts} cuts");
     assert!(cuts > 4000, "{cuts} cuts are too few to say anything");
+}
+
+/// The seeds of a run: `THINSTORE_CRASH_SEEDS` is how many, or `first..end`.
+fn seeds() -> std::ops::Range<u64> {
+    let wanted = std::env::var("THINSTORE_CRASH_SEEDS").unwrap_or_else(|_| "24".to_owned());
+    match wanted.split_once("..") {
+        Some((first, end)) => first.parse().unwrap()..end.parse().unwrap(),
+        None => 1..wanted.parse::<u64>().unwrap() + 1,
+    }
+}
+
+/// Works on a pool until something fails; the model says what must be there then. An operation that
+/// failed may have happened or not.
+fn work_until_failure(pool: &Pool, model: &mut Model) -> Option<ErrorKind> {
+    let attempt = |model: &mut Model| -> thinstore_storage::Result<()> {
+        let mut value = 0;
+        for round in 0..4_u64 {
+            let name = format!("layer-{round}");
+            model
+                .layers
+                .insert(name.clone(), ModelLayer { uncertain: true, ..ModelLayer::default() });
+            let new = NewLayer { namespace: NAMES, name: name.clone(), ..NewLayer::default() };
+            let id = pool.create_layer(new)?;
+            model.layers.get_mut(&name).unwrap().uncertain = false;
+            let device = pool.device(id)?;
+            for start in [0, 250, 600, 252, 0] {
+                let mut data = Vec::new();
+                for block in start..start + 8 {
+                    value += 1;
+                    let layer = model.layers.get_mut(&name).unwrap();
+                    layer.blocks.entry(block).or_insert_with(|| vec![0]).push(value);
+                    data.extend(block_of(value));
+                }
+                device.write(start * BLOCK_BYTES, &data)?;
+                device.flush()?;
+                model.settle();
+            }
+            for values in model.layers.get_mut(&name).unwrap().blocks.range_mut(250..260) {
+                values.1.push(0);
+            }
+            device.discard(250 * BLOCK_BYTES, 10 * BLOCK_BYTES)?;
+            let copy = format!("copy-{round}");
+            let mut taken = model.layers[&name].clone();
+            taken.blocks.values_mut().for_each(|values| drop(values.drain(..values.len() - 1)));
+            model.layers.insert(copy.clone(), ModelLayer { uncertain: true, ..taken });
+            let new = NewLayer { namespace: NAMES, name: copy.clone(), ..NewLayer::default() };
+            pool.snapshot(id, new)?;
+            model.layers.get_mut(&copy).unwrap().uncertain = false;
+            model.settle();
+            pool.checkpoint()?;
+            drop(device);
+            if round % 2 == 1 {
+                model.layers.get_mut(&name).unwrap().uncertain = true;
+                pool.remove(id)?;
+                model.layers.remove(&name);
+            }
+        }
+        Ok(())
+    };
+    attempt(model).err().map(|error| error.kind())
+}
+
+/// Lets the operation of each number fail in turn; gives how many runs it took until none failed.
+fn fail_each(operation: DiskOperation, fault: Fault, plan: &FaultPlan) -> u64 {
+    for number in 1.. {
+        let disk = Arc::new(SimulatedDisk::new(POOL_BYTES));
+        let pool_options = PoolOptions {
+            size_bytes: POOL_BYTES,
+            journal_bytes: Some(256 << 10),
+            default_device_size_bytes: DEVICE_BLOCKS * BLOCK_BYTES,
+            uuid: Some([3; 16]),
+            ..PoolOptions::default()
+        };
+        Pool::create(&*disk, &pool_options).unwrap();
+        disk.set_faults(plan.clone().once(operation, number, fault));
+        let mut model = Model::default();
+        let opened = Pool::open(Arc::clone(&disk) as Arc<dyn Storage>, &options());
+        let failed = match &opened {
+            Ok(pool) => work_until_failure(pool, &mut model).is_some(),
+            Err(_) => true,
+        };
+        // First as if the process had been killed, then as if power had failed as well.
+        drop(opened);
+        disk.set_faults(FaultPlan::new());
+        for policy in
+            [CrashPolicy::KeepAll, CrashPolicy::DropAll, CrashPolicy::from_seed(number + 2)]
+        {
+            verify(&disk.image(), policy, 1, &model);
+        }
+        // A full host disk under data is answered by making room and trying again: no failure yet.
+        if !failed && (fault != Fault::NoSpace || number > disk.operations()) {
+            return number;
+        }
+    }
+    0
+}
+
+#[test]
+fn a_read_a_write_or_a_flush_that_fails_loses_nothing_that_was_acknowledged() {
+    let plain = FaultPlan::new();
+    assert!(fail_each(DiskOperation::Read, Fault::InputOutput, &plain) > 1);
+    for failed_write in [FailedWrite::LeavesNothing, FailedWrite::LeavesPrefix { seed: 7 }] {
+        let plan = FaultPlan::new().failed_write(failed_write);
+        assert!(fail_each(DiskOperation::Write, Fault::InputOutput, &plan) > 50);
+        assert!(fail_each(DiskOperation::Write, Fault::NoSpace, &plan) > 50);
+    }
+    for failed_sync in
+        [FailedSync::KeepsUnsynced, FailedSync::LosesUnsynced, FailedSync::LosesSome { seed: 11 }]
+    {
+        let plan = FaultPlan::new().failed_sync(failed_sync);
+        assert!(fail_each(DiskOperation::Sync, Fault::InputOutput, &plan) > 30);
+    }
 }
