@@ -193,3 +193,69 @@ impl Core {
         self.settle()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use thinstore_storage::{BlockDevice, MemoryStorage, Storage};
+
+    use crate::layers::change::NewLayer;
+    use crate::pool::{OpenOptions, Pool, PoolOptions};
+    use crate::types::BLOCK_BYTES;
+
+    use super::*;
+
+    /// A layer that is taking over its removed origin, and has come to the sixth of ten leaves.
+    fn half_absorbed() -> (Pool, LayerId) {
+        let storage = Arc::new(MemoryStorage::new(16 << 20));
+        let pool_options = PoolOptions {
+            size_bytes: 16 << 20,
+            default_device_size_bytes: 70_000 * BLOCK_BYTES,
+            ..PoolOptions::default()
+        };
+        Pool::create(&*storage, &pool_options).unwrap();
+        let options = OpenOptions { background: false, ..OpenOptions::default() };
+        let pool = Pool::open(storage as Arc<dyn Storage>, &options).unwrap();
+        let id = pool.create_layer(NewLayer::default()).unwrap();
+        let device = pool.device(id).unwrap();
+        for leaf in 0..10 {
+            device.write(leaf * 256 * BLOCK_BYTES, &[5; 8192]).unwrap();
+        }
+        let origin = pool.seal_snapshot(id, NewLayer::default()).unwrap();
+        // Its own pages from the root to the first leaf: a walk passes over shared ones whole.
+        device.write(0, &[6; 4096]).unwrap();
+        let core = pool.core();
+        {
+            let mut table = core.table.write();
+            core.apply_remove(&mut table, origin).unwrap();
+            core.pending.append(&[Record::Remove { layer: origin }], &[], &[], false);
+            let until = LogicalBlock::new(5 * 256);
+            let step = core.apply_absorb_walk(&mut table, origin, Some(until), usize::MAX).unwrap();
+            assert_eq!(step.cursor, until);
+            let record = Record::AbsorbWalk { layer: origin, cursor: step.cursor };
+            core.pending.append(&[record], &[], &step.freed, true);
+        }
+        (pool, id)
+    }
+
+    fn assert_all_came_back(pool: &Pool) {
+        pool.wait_for_frees().unwrap();
+        let report = pool.check().unwrap();
+        assert!(report.is_clean(), "{:#?}", report.findings);
+        assert_eq!(pool.usage().data_bytes, 0);
+    }
+
+    #[test]
+    fn what_was_taken_over_is_freed_by_a_discard_of_the_whole_page_above_it() {
+        let (pool, id) = half_absorbed();
+        pool.device(id).unwrap().discard(0, 65_536 * BLOCK_BYTES).unwrap();
+        assert_all_came_back(&pool);
+    }
+
+    #[test]
+    fn what_was_taken_over_is_freed_with_the_layer_that_took_it_over() {
+        let (pool, id) = half_absorbed();
+        pool.remove(id).unwrap();
+        assert_all_came_back(&pool);
+        assert!(pool.layers().is_empty());
+    }
+}
