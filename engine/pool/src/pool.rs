@@ -297,6 +297,7 @@ impl Pool {
             && roots.older.as_ref().is_some_and(|older| same_state(older, &roots.newest));
         let core = build_core(storage, &roots, ring, journal.position, options)?;
         load_layers(&core)?;
+        core.check_roots()?;
         let replayed = core.replay(&journal.records)?;
         core.check_roots()?;
         let core = Arc::new(core);
@@ -691,6 +692,17 @@ fn resume_absorptions(core: &Core, table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// Can a layer of this base epoch stand on `origin`? The text ends a sentence.
+fn check_origin(table: &Table, origin: LayerId, base: Epoch) -> std::result::Result<(), String> {
+    let Ok(entry) = table.get(origin) else { return Err("which is not there".to_owned()) };
+    // Nobody else uses the pool yet: to read what is being read already waits for nobody.
+    let map = entry.layer.map.read();
+    if map.sealed && map.seal_epoch == base {
+        return Ok(());
+    }
+    Err(format!("which was not sealed in epoch {}", base.get()))
+}
+
 fn remove_transient(core: &Core) -> Result<()> {
     // A transient layer may reference another: they go together.
     let mut going = core.layer_infos();
@@ -715,10 +727,11 @@ fn remove_transient(core: &Core) -> Result<()> {
 }
 
 impl Core {
-    /// Are all roots where a page can be?
+    /// Are all roots where a page can be, and all origins what they must be?
     fn check_roots(&self) -> Result<()> {
         let geometry = self.pages.space.geometry();
-        for (id, entry) in self.table.read().iter() {
+        let table = self.table.read();
+        for (id, entry) in table.iter() {
             let map = entry.layer.map.read();
             if !map.tree.root.is_null() && !geometry.is_allocatable(map.tree.root.block()) {
                 return Err(self.corrupt(format!(
@@ -729,10 +742,13 @@ impl Core {
             if map.size_blocks > span(map.tree.height) {
                 return Err(self.corrupt(format!("the map of {id} is too low for its size")));
             }
-            if let Some(origin) = entry.meta.origin
-                && self.table.read().get(origin).is_err()
-            {
-                return Err(self.corrupt(format!("{id} stands on {origin}, which is not there")));
+            // Seal epochs fall from layer to origin, so that no chain of origins comes back to itself.
+            if map.sealed && map.seal_epoch <= map.base {
+                return Err(self.corrupt(format!("{id} was sealed before its origin")));
+            }
+            if let Some(origin) = entry.meta.origin {
+                check_origin(&table, origin, map.base)
+                    .map_err(|what| self.corrupt(format!("{id} stands on {origin}, {what}")))?;
             }
         }
         Ok(())
@@ -750,5 +766,35 @@ impl Core {
                 && state.held.iter().all(Vec::is_empty)
         };
         if unchanged { Ok(()) } else { self.checkpoint_twice() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use thinstore_storage::MemoryStorage;
+
+    use super::*;
+
+    #[test]
+    fn a_layer_that_stands_on_itself_is_damage_and_no_deadlock() {
+        let storage = Arc::new(MemoryStorage::new(4 << 20));
+        let pool_options = PoolOptions { size_bytes: 4 << 20, ..PoolOptions::default() };
+        Pool::create(&*storage, &pool_options).unwrap();
+        let options = OpenOptions { background: false, ..OpenOptions::default() };
+        let pool = Pool::open(Arc::clone(&storage) as Arc<dyn Storage>, &options).unwrap();
+        let id = pool.create_layer(NewLayer::default()).unwrap();
+        pool.seal(id).unwrap();
+        pool.core().check_roots().unwrap();
+        {
+            let mut table = pool.core().table.write();
+            table.update(id, |meta| {
+                meta.origin = Some(id);
+                meta.hidden = true;
+            });
+        }
+        assert!(pool.core().check_roots().is_err());
+        pool.close().unwrap();
+        let error = Pool::open(storage as Arc<dyn Storage>, &options).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
 }

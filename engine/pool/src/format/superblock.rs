@@ -104,6 +104,16 @@ impl UnverifiedSuperblock<'_> {
                 superblock.allocation_run_blocks
             )));
         }
+        // Counters only grow by one: none comes near the end of its range.
+        let counters = [
+            superblock.checkpoint,
+            superblock.next_serial,
+            superblock.journal.sequence,
+            superblock.journal.head_blocks,
+        ];
+        if counters.iter().any(|counter| *counter > u64::MAX / 2) {
+            return Err(SuperblockFault::Geometry("a counter at its end".to_owned()));
+        }
         Ok(superblock)
     }
 

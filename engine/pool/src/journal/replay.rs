@@ -17,7 +17,7 @@ use super::writer::largest_batch_blocks;
 use crate::convert::to_u64;
 use crate::core::Core;
 use crate::format::batch::{self, BatchHeader};
-use crate::format::geometry::Geometry;
+use crate::format::geometry::{Geometry, GroupIndex};
 use crate::format::record::Record;
 use crate::format::superblock::JournalPosition;
 use crate::map::page::span;
@@ -172,6 +172,17 @@ impl Core {
         for record in records {
             if let Record::Map { block, crcs, .. } = record {
                 let extent = extent_of(*block, crcs.len());
+                let geometry = self.pages.space.geometry();
+                let last = block.plus(u64::from(extent.count).saturating_sub(1));
+                // Groups begin with heads: what begins and ends in one group's data lies in it whole.
+                if !geometry.is_allocatable(*block)
+                    || !geometry.is_allocatable(last)
+                    || GroupIndex::of(*block) != GroupIndex::of(last)
+                {
+                    return Err(
+                        self.corrupt(format!("the journal maps to {block}, where no data can be"))
+                    );
+                }
                 self.attempt(|| self.pages.space.mark_named(extent))?;
                 busy.push(extent);
             }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::layer::{Layer, LayerMap, LayerMeta};
-use super::table::Table;
+use super::table::{LAYER_LIMIT, Table};
 use crate::convert::to_u64;
 use crate::core::Core;
+use crate::format::geometry::MAXIMUM_DEVICE_BLOCKS;
 use crate::format::layer::LayerRecord;
 use crate::map::ownership::{Absorption, OwnDelta};
 use crate::map::page::height_for;
@@ -73,6 +74,13 @@ impl Core {
 
     /// Adds a layer: empty, or a child of a sealed one.
     pub(crate) fn apply_create(&self, table: &mut Table, record: &LayerRecord) -> Attempt<()> {
+        if record.size_blocks == 0
+            || record.size_blocks > MAXIMUM_DEVICE_BLOCKS
+            || record.id.get() >= LAYER_LIMIT
+            || record.serial == u64::MAX
+        {
+            return Err(contradiction(format!("{} cannot be", record.id)));
+        }
         let mut tree = Tree { root: crate::format::pointer::BlockPtr::NULL, height: 1 };
         let mut base = Epoch::ZERO;
         if let Some(origin) = record.origin {
@@ -130,6 +138,9 @@ impl Core {
         sealed: &LayerRecord,
     ) -> Attempt<()> {
         let entry = table.get(source).map_err(|error| contradiction(error.to_string()))?.clone();
+        if sealed.id.get() >= LAYER_LIMIT || sealed.serial == u64::MAX {
+            return Err(contradiction(format!("{} cannot be", sealed.id)));
+        }
         let mut map = entry.layer.map.write();
         if map.sealed {
             return Err(contradiction(format!("{source} is forked, but sealed")));
@@ -190,6 +201,9 @@ impl Core {
         let entry = table.get(id).map_err(|error| contradiction(error.to_string()))?;
         let mut map = entry.layer.map.write();
         let before = map.size_blocks;
+        if size_blocks < before || size_blocks > MAXIMUM_DEVICE_BLOCKS {
+            return Err(contradiction(format!("{id} grows to {size_blocks} blocks")));
+        }
         map.size_blocks = size_blocks;
         match self.raise(&mut map) {
             Ok(delta) => self.book(&entry.layer, &map, delta),

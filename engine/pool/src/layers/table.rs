@@ -8,6 +8,9 @@ use thinstore_storage::{Error, ErrorKind, Result};
 use super::layer::{Layer, LayerMeta};
 use crate::types::{LayerId, Namespace};
 
+/// Slots are below this.
+pub(crate) const LAYER_LIMIT: u32 = 1 << 26;
+
 /// A layer and its description.
 #[derive(Clone)]
 pub(crate) struct Entry {
@@ -70,7 +73,7 @@ impl Table {
             return Ok(*id);
         }
         let next = self.entries.last_key_value().map_or(1, |(id, _)| id.get().saturating_add(1));
-        LayerId::new(next).filter(|id| id.get() < 1 << 26).ok_or_else(|| {
+        LayerId::new(next).filter(|id| id.get() < LAYER_LIMIT).ok_or_else(|| {
             Error::new(
                 ErrorKind::Full,
                 "the pool holds as many layers as it can: remove some first",
