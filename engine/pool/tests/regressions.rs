@@ -230,3 +230,34 @@ fn layers_made_in_a_full_pool_do_not_use_up_what_checkpoints_need() {
     assert_clean(&pool);
     pool.create_layer(named("after")).unwrap();
 }
+
+#[test]
+fn a_device_that_is_removed_while_a_snapshot_waits_is_not_forked() {
+    let disk = create(4 << 20);
+    let pool = open(&disk);
+    let id = pool.create_layer(named("web")).unwrap();
+    let device = pool.device(id).unwrap();
+    device.write(0, &[1; 4096]).unwrap();
+    pool.flush().unwrap();
+    pool.flush().unwrap();
+    // Overwritten in place: the snapshot flushes before it forks.
+    device.write(0, &[2; 4096]).unwrap();
+    drop(device);
+    let (remover, once) = (pool.clone(), std::sync::Once::new());
+    disk.observe(move |operation, _| {
+        if operation == thinstore_storage::DiskOperation::Sync {
+            once.call_once(|| {
+                let removing = remover.clone();
+                std::thread::spawn(move || removing.remove(id));
+                while remover.layer(id).is_ok_and(|info| !info.hidden) {
+                    std::thread::yield_now();
+                }
+            });
+        }
+    });
+    let error = pool.snapshot(id, named("copy")).unwrap_err();
+    assert_eq!(error.kind(), thinstore_storage::ErrorKind::NotFound, "{error}");
+    pool.wait_for_frees().unwrap();
+    assert_clean(&pool);
+    assert_eq!(pool.usage().data_bytes, 0);
+}
