@@ -777,11 +777,11 @@ mod tests {
 
     #[test]
     fn a_layer_that_stands_on_itself_is_damage_and_no_deadlock() {
-        let storage = Arc::new(MemoryStorage::new(4 << 20));
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(4 << 20));
         let pool_options = PoolOptions { size_bytes: 4 << 20, ..PoolOptions::default() };
         Pool::create(&*storage, &pool_options).unwrap();
         let options = OpenOptions { background: false, ..OpenOptions::default() };
-        let pool = Pool::open(Arc::clone(&storage) as Arc<dyn Storage>, &options).unwrap();
+        let pool = Pool::open(Arc::clone(&storage), &options).unwrap();
         let id = pool.create_layer(NewLayer::default()).unwrap();
         pool.seal(id).unwrap();
         pool.core().check_roots().unwrap();
@@ -794,7 +794,7 @@ mod tests {
         }
         assert!(pool.core().check_roots().is_err());
         pool.close().unwrap();
-        let error = Pool::open(storage as Arc<dyn Storage>, &options).map(drop).unwrap_err();
+        let error = Pool::open(storage, &options).map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
 }

@@ -261,3 +261,17 @@ fn a_device_that_is_removed_while_a_snapshot_waits_is_not_forked() {
     assert_clean(&pool);
     assert_eq!(pool.usage().data_bytes, 0);
 }
+
+#[test]
+fn a_transaction_that_the_journal_cannot_take_is_refused_before_it_begins() {
+    let disk = create(4 << 20);
+    let pool = open(&disk);
+    let mut transaction = pool.begin();
+    for number in 0..1000 {
+        transaction.create(named(&format!("layer-{number}")), false, None);
+    }
+    let error = pool.commit(transaction).unwrap_err();
+    assert_eq!(error.kind(), thinstore_storage::ErrorKind::Usage, "{error}");
+    assert!(pool.layers().is_empty());
+    pool.create_layer(named("web")).unwrap();
+}

@@ -87,9 +87,8 @@ impl Writer {
         self.position
     }
 
-    /// The most bytes of records in one batch: so small that a damaged batch's successor is found near.
     fn batch_limit_bytes(&self) -> u64 {
-        largest_batch_blocks(self.ring) * BLOCK_BYTES - to_u64(batch::BATCH_HEADER_BYTES)
+        batch_limit_bytes(self.ring)
     }
 
     /// Blocks in the ring that so many bytes of records take at the most.
@@ -181,6 +180,11 @@ impl Writer {
         }
         released
     }
+}
+
+/// The most bytes of records in one batch: so small that a damaged batch's successor is found near.
+pub(crate) fn batch_limit_bytes(ring: Ring) -> u64 {
+    largest_batch_blocks(ring) * BLOCK_BYTES - to_u64(batch::BATCH_HEADER_BYTES)
 }
 
 /// The largest batch of a ring: an eighth of it.

@@ -17,6 +17,7 @@ use crate::format::geometry::MAXIMUM_DEVICE_BLOCKS;
 use crate::format::layer::{LayerFlags, LayerRecord, NAME_BYTES};
 use crate::format::pointer::BlockPtr;
 use crate::format::record::Record;
+use crate::journal::writer::batch_limit_bytes;
 use crate::types::{BLOCK_BYTES, Epoch, LayerId, LogicalBlock, Namespace};
 
 /// What a new layer is to be.
@@ -85,6 +86,10 @@ impl Transaction {
         self.steps.push(Step::Remove { layer });
     }
 }
+
+/// Bytes in the journal of what describes a layer, and of what removes one.
+const DESCRIBE_RECORD_BYTES: u64 = 516;
+const REMOVE_RECORD_BYTES: u64 = 8;
 
 /// What a new layer has beyond what its maker says.
 pub(crate) struct Placement {
@@ -381,8 +386,29 @@ impl Core {
         Ok(created)
     }
 
+    /// Records of a transaction are not divided between batches: all must fit in one.
+    fn check_length(&self, transaction: &Transaction) -> Result<()> {
+        let bytes = |step: &Step| match step {
+            Step::Remove { .. } => 2 * REMOVE_RECORD_BYTES,
+            Step::Create { .. } => 2 * DESCRIBE_RECORD_BYTES,
+            Step::SetDocument { .. } => 2 * DESCRIBE_RECORD_BYTES + REMOVE_RECORD_BYTES,
+            _ => DESCRIBE_RECORD_BYTES,
+        };
+        let needed: u64 = transaction.steps.iter().map(bytes).sum();
+        let most = batch_limit_bytes(self.ring);
+        if needed <= most {
+            return Ok(());
+        }
+        Err(usage(format!(
+            "{} changes at once need {needed} bytes of journal, and {} takes {most}: make fewer at a time",
+            transaction.steps.len(),
+            self.name
+        )))
+    }
+
     /// Everything that could stop a step is looked at before the first one is done.
     fn check_transaction(&self, table: &Table, transaction: &Transaction) -> Result<()> {
+        self.check_length(transaction)?;
         let removed: HashSet<LayerId> = transaction
             .steps
             .iter()

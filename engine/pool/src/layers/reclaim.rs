@@ -206,7 +206,7 @@ mod tests {
 
     /// A layer that is taking over its removed origin, and has come to the sixth of ten leaves.
     fn half_absorbed() -> (Pool, LayerId) {
-        let storage = Arc::new(MemoryStorage::new(16 << 20));
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(16 << 20));
         let pool_options = PoolOptions {
             size_bytes: 16 << 20,
             default_device_size_bytes: 70_000 * BLOCK_BYTES,
@@ -214,7 +214,7 @@ mod tests {
         };
         Pool::create(&*storage, &pool_options).unwrap();
         let options = OpenOptions { background: false, ..OpenOptions::default() };
-        let pool = Pool::open(storage as Arc<dyn Storage>, &options).unwrap();
+        let pool = Pool::open(storage, &options).unwrap();
         let id = pool.create_layer(NewLayer::default()).unwrap();
         let device = pool.device(id).unwrap();
         for leaf in 0..10 {
