@@ -327,7 +327,13 @@ impl Pool {
         if core.background {
             core.maintenance.wake();
         } else if !core.read_only {
-            core.reclaim_all()?;
+            match core.reclaim_all() {
+                // In a pool so full that it cannot be done now, it is done when there is space.
+                Err(error) if error.kind() == ErrorKind::Full => {
+                    tracing::warn!("{}: removed layers are not freed yet: {error}", core.name);
+                }
+                other => other?,
+            }
         }
         Ok(Pool { owner: Arc::new(Owner { core, thread: Mutex::new(thread) }) })
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use thinstore_storage::Result;
 
 use super::layer::Layer;
+use super::table::Table;
 use crate::core::Core;
 use crate::format::record::Record;
 use crate::map::tree::Tree;
@@ -118,6 +119,8 @@ impl Core {
     /// Frees what no child of a hidden layer sees.
     fn trim(&self, id: LayerId) -> Result<()> {
         let mut from = LogicalBlock::new(0);
+        let children = |table: &Table| table.children(id).collect::<Vec<_>>();
+        let children_before = children(&self.table.read());
         loop {
             let found = self.attempt(|| {
                 let table = self.table.read();
@@ -155,7 +158,8 @@ impl Core {
         }
         let _shared = self.cut.read();
         let mut table = self.table.write();
-        if table.get(id).is_ok() {
+        // A child that went meanwhile may have been the last to see what was passed already.
+        if table.get(id).is_ok() && children(&table) == children_before {
             self.attempt(|| self.apply_trimmed(&mut table, id))?;
             self.pending.append(&[Record::Trimmed { layer: id }], &[], &[], false);
         }
