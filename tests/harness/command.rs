@@ -133,7 +133,7 @@ impl Running {
         command.stdout(stdout.try_clone().expect("a second descriptor"));
         command.stderr(stderr.try_clone().expect("a second descriptor"));
         let text = describe(&command);
-        match command.spawn() {
+        match spawn(&mut command) {
             Ok(child) => Running { command: text, child, stdout, stderr, started: Instant::now() },
             Err(error) => panic!("cannot run '{text}': {error}"),
         }
@@ -215,4 +215,21 @@ pub fn run_tool<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Outcome {
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C");
     run_within(command, TIME_LIMIT).assert_success()
+}
+
+/// Starts a program that may just have been copied: a process that another thread is starting can hold
+/// the copy open for writing until it has started itself.
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match command.spawn() {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::ExecutableFileBusy
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
 }

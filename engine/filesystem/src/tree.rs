@@ -96,7 +96,16 @@ impl TreePath {
 
 impl fmt::Display for TreePath {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "/{}", String::from_utf8_lossy(&self.0))
+        // Names come from archives: nothing in them may speak to a terminal.
+        formatter.write_str("/")?;
+        for character in String::from_utf8_lossy(&self.0).chars() {
+            if character.is_control() {
+                write!(formatter, "{}", character.escape_default())?;
+            } else {
+                write!(formatter, "{character}")?;
+            }
+        }
+        Ok(())
     }
 }
 
