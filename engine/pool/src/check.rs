@@ -276,7 +276,7 @@ impl Check<'_> {
         match walk.map.ownership().of(pointer.birth(), end) {
             Owner::Ancestor => {
                 self.foreign.push((walk.id, start, pointer.block()));
-                return self.visit_straddling(walk, pointer, level, start);
+                return Ok(());
             }
             Owner::Own => {
                 walk.own[kind] += 1;
@@ -297,31 +297,6 @@ impl Check<'_> {
         }
         for (index, below) in page.pointers().enumerate() {
             self.visit(walk, below, level - 1, start + to_u64(index) * span(level - 1))?;
-        }
-        Ok(())
-    }
-
-    /// A page of the origin that is being taken over, with the cursor inside its range: the page is still
-    /// the origin's, but what it leads to before the cursor is the layer's.
-    fn visit_straddling(
-        &mut self,
-        walk: &mut LayerWalk<'_>,
-        pointer: BlockPtr,
-        level: u8,
-        start: u64,
-    ) -> Result<()> {
-        let Some((absorption, _)) = &walk.map.absorption else { return Ok(()) };
-        let cursor = absorption.cursor.get();
-        if level == 0 || start >= cursor || pointer.birth() <= absorption.base {
-            return Ok(());
-        }
-        let at = format!("block {start}, level {level}");
-        let Some(page) = self.page("map", Some(walk.id), pointer, &at)? else { return Ok(()) };
-        for (index, below) in page.pointers().enumerate() {
-            let inside = start + to_u64(index) * span(level - 1);
-            if inside < cursor {
-                self.visit(walk, below, level - 1, inside)?;
-            }
         }
         Ok(())
     }

@@ -49,6 +49,8 @@ pub(crate) struct Core {
     /// One walk over removed layers at a time.
     pub(crate) reclaiming: Mutex<()>,
     pub(crate) maintenance: Maintenance,
+    /// Held while the storage is flushed.
+    pub(crate) syncing: Mutex<()>,
 
     pub(crate) epoch: AtomicU32,
     pub(crate) data_blocks: AtomicI64,

@@ -24,6 +24,7 @@ mod layers;
 mod maintenance;
 mod map;
 mod need;
+mod open;
 mod pool;
 mod space;
 mod types;

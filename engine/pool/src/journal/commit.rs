@@ -144,7 +144,11 @@ impl Core {
     }
 
     /// Flushes the storage; a failure latches the pool, for after it nobody can say what is on the disk.
+    /// One at a time: a flush that succeeds after a failed one, before the latch is set, would make
+    /// durable what only seems to be there.
     pub(crate) fn sync_storage(&self) -> Result<()> {
+        let _one = self.syncing.lock();
+        self.check_latch()?;
         self.storage
             .sync()
             .map_err(|source| self.latch(Error::io(format!("cannot flush {}", self.name), source)))

@@ -213,6 +213,8 @@ impl Core {
                 }
                 let trees: Vec<Tree> = child_maps.iter().map(|map| map.tree).collect();
                 let end = tree_end(&map.tree);
+                // What a walk has passed was freed, or is the child's.
+                let from = from.max(entry.meta.cursor);
                 let portion = Portion { from, until: end, most_blocks: 65_536 };
                 let found = own_blocks(&self.pages, &map.tree, &map.ownership(), &trees, portion)?;
                 Ok((found, end))

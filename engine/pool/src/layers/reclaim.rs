@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use thinstore_storage::Result;
+use thinstore_storage::{ErrorKind, Result};
 
 use super::layer::Layer;
 use super::table::Table;
@@ -38,7 +38,11 @@ impl Core {
             self.maintenance.wake();
             return Ok(());
         }
-        self.reclaim_all()
+        match self.reclaim_all() {
+            // The removal itself is durable; in a pool so full, the rest is done when there is space.
+            Err(error) if error.kind() == ErrorKind::Full => Ok(()),
+            other => other,
+        }
     }
 
     /// Frees all that can be freed now.
