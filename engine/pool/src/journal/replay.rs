@@ -10,6 +10,8 @@
 //!  4. Every block that a batch names is kept from other use, and the records are applied in their order.
 //!     Nothing is written.
 
+use std::sync::Arc;
+
 use thinstore_storage::{Error, Result, Storage};
 
 use super::ring::Ring;
@@ -20,6 +22,7 @@ use crate::format::batch::{self, BatchHeader};
 use crate::format::geometry::{Geometry, GroupIndex};
 use crate::format::record::Record;
 use crate::format::superblock::JournalPosition;
+use crate::layers::layer::Layer;
 use crate::map::page::span;
 use crate::need::{Attempt, Need};
 use crate::space::Extent;
@@ -231,6 +234,15 @@ impl Core {
         }
     }
 
+    /// The layer that a record speaks of.
+    fn replayed_layer(&self, id: LayerId) -> Result<Arc<Layer>> {
+        let table = self.table.read();
+        let entry = table.get(id).map_err(|error| {
+            self.corrupt(format!("the journal speaks of a layer that is not there ({error})"))
+        })?;
+        Ok(Arc::clone(&entry.layer))
+    }
+
     fn replay_map(
         &self,
         id: LayerId,
@@ -239,18 +251,7 @@ impl Core {
         birth: Epoch,
         freed: &mut Vec<Extent>,
     ) -> Result<()> {
-        let layer = std::sync::Arc::clone(
-            &self
-                .table
-                .read()
-                .get(id)
-                .map_err(|error| {
-                    self.corrupt(format!(
-                        "the journal maps blocks of a layer that is not there ({error})"
-                    ))
-                })?
-                .layer,
-        );
+        let layer = self.replayed_layer(id)?;
         let end = logical.get().checked_add(u64::from(extent.count));
         let in_leaf = end.is_some_and(|end| (end - 1) / 256 == logical.get() / 256);
         let unused = self.attempt(|| self.pages.space.is_unused(extent))?;
@@ -275,18 +276,7 @@ impl Core {
         count: u64,
         freed: &mut Vec<Extent>,
     ) -> Result<()> {
-        let layer = std::sync::Arc::clone(
-            &self
-                .table
-                .read()
-                .get(id)
-                .map_err(|error| {
-                    self.corrupt(format!(
-                        "the journal unmaps blocks of a layer that is not there ({error})"
-                    ))
-                })?
-                .layer,
-        );
+        let layer = self.replayed_layer(id)?;
         let end =
             logical.get().checked_add(count).filter(|end| *end <= span(5)).ok_or_else(|| {
                 self.corrupt(format!("the journal unmaps blocks past the end of {id}"))

@@ -10,21 +10,21 @@
 //! Nothing here does I/O: a bitmap that is not in memory is asked for by [`Need::Group`].
 
 mod bitmap;
+mod pages;
 pub(crate) mod runs;
+mod saving;
 
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
 use self::bitmap::GroupBits;
+pub(crate) use self::saving::BitmapImage;
 use crate::convert::{low_u32, to_u64, to_usize};
 use crate::format::geometry::{Geometry, GroupIndex};
 use crate::format::pointer::{BlockPtr, PointerKind};
 use crate::need::{Attempt, Need};
-use crate::types::{BLOCK_LENGTH, Epoch, PoolBlock};
-
-/// Blocks that are set aside for pages at a time, so that a checkpoint writes them side by side.
-const PAGE_RUN_BLOCKS: u32 = 64;
+use crate::types::PoolBlock;
 
 /// Contiguous blocks of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,13 +106,6 @@ impl Inner {
             self.lowest_free = GroupIndex::new(self.lowest_free.get() + 1);
         }
     }
-}
-
-/// A saved bitmap: what a checkpoint writes, and the pointer to it.
-pub(crate) struct BitmapImage {
-    pub(crate) group: GroupIndex,
-    pub(crate) home: PoolBlock,
-    pub(crate) bytes: Box<[u8; BLOCK_LENGTH]>,
 }
 
 /// Counts of blocks.
@@ -462,188 +455,6 @@ impl Space {
     pub(crate) fn free_unwritten(&self, block: PoolBlock) {
         self.free(Extent::one(block));
         self.release(Extent::one(block));
-    }
-
-    /// A cut: what is available now is what its replay starts with.
-    pub(crate) fn begin_replay_room(&self) {
-        let mut inner = self.inner.lock();
-        inner.replay_room = [inner.available, inner.replay_room[0]];
-    }
-
-    /// The newest superblock is durable: replay starts there.
-    pub(crate) fn end_replay_room(&self) {
-        self.inner.lock().replay_room[1] = u64::MAX;
-    }
-
-    /// Recovery is over: from here on space is kept for the next one.
-    pub(crate) fn end_recovery(&self) {
-        let mut inner = self.inner.lock();
-        inner.recovering = false;
-        inner.replay_room = [inner.available, u64::MAX];
-    }
-
-    /// Has so much been taken since the last cut that a replay could come to want space, and would a
-    /// checkpoint help? `coming` is what it would make available.
-    pub(crate) fn is_replay_room_short(&self, coming: u64) -> bool {
-        let inner = self.inner.lock();
-        let room = inner.least_replay_room();
-        room < inner.reserve / 4 * 3 && inner.available + coming >= room + inner.reserve / 4
-    }
-
-    /// Is there space for the pages of another layer's record, besides what removals need?
-    pub(crate) fn has_room_for_layer(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.available >= inner.reserve / 4 * 3
-    }
-
-    /// Takes blocks for pages of maps. A quarter of the reserve is left for the tables, without which no
-    /// checkpoint can be taken, and so no pool opened.
-    pub(crate) fn allocate_map_pages(&self, count: usize) -> Attempt<Vec<PoolBlock>> {
-        {
-            let inner = self.inner.lock();
-            let room = inner.least_replay_room().min(inner.available);
-            if !inner.recovering && count > 0 && room < to_u64(count) + inner.reserve / 4 {
-                return Err(Need::Room);
-            }
-        }
-        self.allocate_pages(count)
-    }
-
-    /// Takes blocks for pages, all or none. These may come from the reserve.
-    pub(crate) fn allocate_pages(&self, count: usize) -> Attempt<Vec<PoolBlock>> {
-        let mut inner = self.inner.lock();
-        let mut blocks = Vec::with_capacity(count);
-        while blocks.len() < count {
-            if inner.page_run.count == 0 {
-                let cursor = inner.lowest_free.first_block();
-                let want = low_u32(u64::from(PAGE_RUN_BLOCKS).min(inner.available.max(1)));
-                let found = if inner.available == 0 {
-                    Err(Need::Room)
-                } else {
-                    self.find(&mut inner, cursor, want)
-                };
-                match found {
-                    Ok(extent) => inner.page_run = extent,
-                    Err(need) => {
-                        drop(inner);
-                        for block in blocks {
-                            self.free_unwritten(block);
-                        }
-                        return Err(need);
-                    }
-                }
-            }
-            let block = inner.page_run.start;
-            inner.page_run.start = block.plus(1);
-            inner.page_run.count -= 1;
-            let taken = self.each(&mut inner, Extent::one(block), |bits, info, inside| {
-                bits.set_used(inside, true);
-                bits.set_busy(inside, false);
-                info.free -= 1;
-                info.dirty = true;
-            });
-            debug_assert!(taken.is_ok(), "a reserved run without its bitmap");
-            inner.used += 1;
-            inner.take_replay_room(1);
-            blocks.push(block);
-        }
-        Ok(blocks)
-    }
-
-    /// Gives the run that pages are taken from back: for a pool that is all but full.
-    pub(crate) fn release_page_run(&self) {
-        let run = {
-            let mut inner = self.inner.lock();
-            let run = inner.page_run;
-            inner.page_run.count = 0;
-            run
-        };
-        if run.count > 0 {
-            self.release(run);
-        }
-    }
-
-    /// Groups whose bits differ from what was saved.
-    pub(crate) fn dirty_groups(&self) -> Vec<GroupIndex> {
-        let inner = self.inner.lock();
-        (0..)
-            .zip(&inner.groups)
-            .filter(|(_, info)| info.dirty)
-            .map(|(index, _)| GroupIndex::new(index))
-            .collect()
-    }
-
-    /// Has the bitmap of group 0 saved by the next checkpoint, though nothing is in use: the space map's
-    /// own pages are then there from the start, and an empty pool is as large as one that was emptied.
-    pub(crate) fn mark_first_group_dirty(&self) -> Attempt<()> {
-        let mut inner = self.inner.lock();
-        self.with_group(&mut inner, GroupIndex::new(0), |_, info| info.dirty = true)
-    }
-
-    /// Is nothing of the group in use but its head?
-    pub(crate) fn is_empty_group(&self, group: GroupIndex) -> bool {
-        let inner = self.inner.lock();
-        let most = inner.geometry.blocks_in(group) - inner.geometry.fixed_in(group);
-        inner.groups.get(to_usize(group.get())).is_some_and(|info| u64::from(info.free) == most)
-    }
-
-    /// What to save of a dirty group, and the new pointer to it: null where nothing but the head is in
-    /// use. The group counts as clean from here on.
-    pub(crate) fn save(&self, group: GroupIndex) -> Attempt<(BlockPtr, Option<BitmapImage>)> {
-        let mut inner = self.inner.lock();
-        let geometry = inner.geometry;
-        let most = low_u32(geometry.blocks_in(group) - geometry.fixed_in(group));
-        self.with_group(&mut inner, group, |bits, info| {
-            info.dirty = false;
-            // Group 0 is always saved: see `mark_first_group_dirty`.
-            if info.free == most && group.get() > 0 {
-                info.saved = BlockPtr::NULL;
-                return (BlockPtr::NULL, None);
-            }
-            let [first, second] = group.bitmap_homes();
-            let home = if info.saved.block() == first { second } else { first };
-            let bytes = bits.image();
-            let crc = crc32fast::hash(&bytes[..]);
-            info.saved = BlockPtr::new(PointerKind::Bitmap, home, Epoch::new(info.free), crc);
-            (info.saved, Some(BitmapImage { group, home, bytes }))
-        })
-    }
-
-    /// Takes in the space of a pool that has grown. The last group must be in memory.
-    pub(crate) fn grow(&self, geometry: Geometry) -> Attempt<()> {
-        let mut inner = self.inner.lock();
-        let old = inner.geometry;
-        let last = GroupIndex::new(old.group_count() - 1);
-        let room = |geometry: Geometry, group| {
-            low_u32(geometry.blocks_in(group) - geometry.fixed_in(group))
-        };
-        let more = room(geometry, last) - room(old, last);
-        self.with_group(&mut inner, last, |bits, info| {
-            for block in old.fixed_in(last)..geometry.fixed_in(last) {
-                bits.set_used(block, true);
-            }
-            info.free += more;
-            info.available += more;
-            info.longest_run = u32::MAX;
-            // Saved again in any case: a null pointer to a group that was all head stays right.
-            info.dirty = true;
-        })?;
-        inner.available += u64::from(more);
-        for index in old.group_count()..geometry.group_count() {
-            let free = room(geometry, GroupIndex::new(index));
-            inner.available += u64::from(free);
-            inner.groups.push(GroupInfo {
-                available: free,
-                free,
-                saved: BlockPtr::NULL,
-                dirty: false,
-                longest_run: free,
-            });
-            self.bits.write().push(Arc::default());
-        }
-        inner.geometry = geometry;
-        inner.reserve = reserve_blocks(geometry);
-        Ok(())
     }
 
     /// Is a block in use? For `check`.
