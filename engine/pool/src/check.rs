@@ -209,6 +209,14 @@ impl Check<'_> {
                 Ok(origin_entry) => self.origin(id, entry, origin, origin_entry),
             }
         }
+        for (what, other) in
+            [("needs", entry.meta.reference), ("has as its document", entry.meta.document)]
+        {
+            if let Some(other) = other.filter(|other| self.table.get(*other).is_err()) {
+                let message = format!("it {what} {other}, which is not there");
+                self.report.add("layer table", Some(id), message);
+            }
+        }
         let map = entry.layer.map.read();
         let mut walk = LayerWalk {
             id,
