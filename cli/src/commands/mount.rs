@@ -26,7 +26,7 @@ pub struct Mount {
     /// Put a file system in memory at a path of the container
     #[arg(long, value_name = "PATH[:size=SIZE,mode=MODE]")]
     tmpfs: Vec<String>,
-    /// The same in Docker's long form: type=volume|bind|tmpfs,source=..,target=..[,readonly]
+    /// The same in Docker's long form: type=volume|bind|tmpfs,source=..,target=.. and, if wanted, readonly
     #[arg(long = "mount", value_name = "type=..,source=..,target=..")]
     mounts: Vec<String>,
 }

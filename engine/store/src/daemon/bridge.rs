@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -18,6 +19,12 @@ const PIECES: usize = 8;
 
 /// How large a piece is at most.
 const PIECE_BYTES: usize = 128 * 1024;
+
+/// How much of a body nobody wants is read, so that its sender hears the answer.
+const DRAINED_BYTES: usize = 1 << 30;
+
+/// How long the sender of such a body may send nothing.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A part of a body that blocking code makes.
 pub(super) enum Piece {
@@ -167,6 +174,26 @@ impl Read for BodyReader {
             target.copy_from_slice(&part);
         }
         Ok(count)
+    }
+}
+
+/// A request that fails early leaves the rest of its body. It is read all the same: a client that is cut
+/// off while it sends does not come to read why. One that sends nothing for a moment is not waited for: it
+/// is listening.
+impl Drop for BodyReader {
+    fn drop(&mut self) {
+        let mut left = DRAINED_BYTES;
+        while left > 0 {
+            let body = &mut self.body;
+            let next = async { tokio::time::timeout(DRAIN_PATIENCE, body.frame()).await };
+            match self.runtime.block_on(next) {
+                Ok(Some(Ok(frame))) => {
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    left = left.saturating_sub(length.max(1));
+                }
+                Ok(None | Some(Err(_))) | Err(_) => return,
+            }
+        }
     }
 }
 
