@@ -304,6 +304,7 @@ fn concurrent_writes_through_a_mounted_container_read_back_right() {
             "--ioengine=libaio",
             "--direct=1",
             "--verify=crc32c",
+            "--verify_state_save=0",
             "--verify_fatal=1",
             "--do_verify=1",
             "--group_reporting",
