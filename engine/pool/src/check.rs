@@ -116,7 +116,7 @@ pub(crate) fn check(core: &Core) -> Result<CheckReport> {
     }
     check.counts(&counted, &inherited);
     check.foreign_blocks();
-    check.space(&state.held)?;
+    check.space()?;
     Ok(check.report)
 }
 
@@ -375,7 +375,7 @@ impl Check<'_> {
         false
     }
 
-    fn space(&mut self, _held: &std::collections::VecDeque<Vec<PoolBlock>>) -> Result<()> {
+    fn space(&mut self) -> Result<()> {
         let space = &self.core.pages.space;
         let mut used = 0;
         for index in 0..self.geometry.group_count() {

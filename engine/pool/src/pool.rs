@@ -12,7 +12,7 @@ use crate::convert::low_u32;
 use crate::core::Core;
 use crate::device::Device;
 use crate::format::geometry::{
-    Geometry, JOURNAL_BLOCKS, MAXIMUM_POOL_BLOCKS, MINIMUM_POOL_BLOCKS, SUPERBLOCK_HOMES,
+    Geometry, MAXIMUM_POOL_BLOCKS, MINIMUM_POOL_BLOCKS, SUPERBLOCK_HOMES,
 };
 use crate::format::pointer::BlockPtr;
 use crate::format::record::Record;
@@ -147,7 +147,7 @@ impl Pool {
         };
         let geometry = Geometry { pool_blocks, journal_blocks };
         geometry.validate().map_err(usage)?;
-        if !JOURNAL_BLOCKS.contains(&journal_blocks) || storage.size_bytes() < options.size_bytes {
+        if storage.size_bytes() < options.size_bytes {
             return Err(usage(format!(
                 "{} has {} bytes, too few for a pool of {}",
                 storage.name(),

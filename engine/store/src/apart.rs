@@ -7,7 +7,9 @@
 //! pool locked. So whatever may wait is done on a thread with a table of descriptors of its own, in
 //! which the one of FUSE is closed (unshare(2), CLONE_FILES).
 //!
-//! What such a thread opens, it must close itself; what others have opened before, it can use.
+//! What such a thread opens, it must close itself; what others have opened before, it can use. That is the
+//! difference from [`thinstore_export::isolated`], whose threads begin without any open file: an import
+//! reads from an archive that was opened before.
 
 use std::path::Path;
 
