@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use thinstore_storage::{ErrorKind, Result};
 
@@ -18,6 +17,7 @@ use crate::layers::layer::LayerMap;
 use crate::layers::table::{Entry, Table};
 use crate::map::ownership::Owner;
 use crate::map::page::{Page, span};
+use crate::sync::atomic::Ordering;
 use crate::types::{LayerId, PoolBlock};
 
 /// Findings beyond this many are counted, not listed.

@@ -16,7 +16,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use thinstore_storage::{Error, Result};
 
@@ -30,6 +29,7 @@ use crate::map::ownership::Ownership;
 use crate::map::page::Page;
 use crate::map::tree::{Change, Tree};
 use crate::space::{BitmapImage, Extent};
+use crate::sync::atomic::Ordering;
 use crate::types::{BLOCK_LENGTH, Epoch, LayerId, LogicalBlock, PoolBlock};
 
 /// Pages are written together up to this many bytes.

@@ -4,10 +4,8 @@
 //! checkpoint, journal writer, cut, table, maps (origins before their children), runs, then the inner
 //! locks of space, pages and pending records. A layer's gate and range locks come before all of them.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, RwLock};
 use thinstore_storage::{Error, ErrorKind, Result, Storage};
 
 use crate::checkpoint::CheckpointState;
@@ -22,6 +20,8 @@ use crate::maintenance::Maintenance;
 use crate::map::page::Page;
 use crate::map::store::PageStore;
 use crate::need::{Attempt, Need};
+use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use crate::sync::{Mutex, RwLock};
 use crate::types::{BLOCK_LENGTH, Epoch};
 
 /// All of an open pool.

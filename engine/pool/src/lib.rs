@@ -27,6 +27,7 @@ mod need;
 mod open;
 mod pool;
 mod space;
+mod sync;
 mod types;
 
 pub use check::{CheckReport, Finding};

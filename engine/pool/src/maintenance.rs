@@ -2,12 +2,11 @@
 //! settling when nothing else goes on.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::core::Core;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex};
 
 /// How long nothing must be recorded before the rest is settled.
 const IDLE: Duration = Duration::from_millis(200);
@@ -54,7 +53,7 @@ impl Maintenance {
 /// Starts the thread of a pool.
 pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<JoinHandle<()>> {
     let core = Arc::clone(core);
-    std::thread::Builder::new().name("pool-maintenance".to_owned()).spawn(move || run(&core))
+    thread::Builder::new().name("pool-maintenance".to_owned()).spawn(move || run(&core))
 }
 
 fn run(core: &Core) {

@@ -1,10 +1,8 @@
 //! Opening a pool: superblocks, tables, journal, in this order, each believed only when it was checked.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, RwLock};
 use thinstore_storage::{Error, ErrorKind, Result, Storage};
 
 use crate::checkpoint::CheckpointState;
@@ -31,6 +29,8 @@ use crate::map::tree::Tree;
 use crate::map::walk;
 use crate::pool::OpenOptions;
 use crate::space::Space;
+use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use crate::sync::{Mutex, RwLock};
 use crate::types::{BLOCK_BYTES, BLOCK_LENGTH, Epoch, LayerId, PoolBlock};
 
 /// Opens a pool: recovers what the journal holds, and removes what was transient.

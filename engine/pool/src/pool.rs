@@ -1,10 +1,7 @@
 //! The pool as its users see it: made, opened, changed, closed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
 use thinstore_storage::{Error, ErrorKind, Result, Storage};
 
 use crate::check::{self, CheckReport};
@@ -21,6 +18,9 @@ use crate::layers::change::{NewLayer, Transaction, device_blocks, unix_ns_now, u
 use crate::layers::info::{Difference, LayerInfo, Usage};
 use crate::maintenance;
 use crate::open;
+use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::JoinHandle;
 use crate::types::{BLOCK_BYTES, Epoch, LayerId, Namespace};
 
 /// How a pool is made.

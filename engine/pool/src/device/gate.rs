@@ -4,7 +4,7 @@
 //! down. A fork in between would let it change what is sealed by then; so the fork waits until nobody is
 //! inside, and lets nobody in before the layer has its new base.
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
 #[derive(Default)]
 struct State {

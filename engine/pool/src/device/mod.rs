@@ -12,7 +12,6 @@ mod write;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
 
@@ -22,6 +21,7 @@ use crate::layers::change::usage;
 use crate::layers::layer::Layer;
 use crate::map::walk;
 use crate::pool::Owner;
+use crate::sync::atomic::Ordering;
 use crate::types::{BLOCK_BYTES, LayerId};
 
 /// A handle on a layer. Cloning it shares the handle; the layer counts as open until the last is gone.

@@ -4,7 +4,7 @@
 //! given to somebody else, while a read or a write of it is under way; and a partly written block can be
 //! copied without another write coming in between.
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
 #[derive(Clone, Copy)]
 struct Held {

@@ -7,7 +7,6 @@
 //! data; its CRC tells replay whether both arrived.
 
 use std::io;
-use std::sync::atomic::Ordering;
 
 use thinstore_storage::{Error, ErrorKind, Result};
 
@@ -16,6 +15,7 @@ use super::resolve::WritePiece;
 use crate::convert::{low_u32, to_u64, to_usize};
 use crate::format::record::Record;
 use crate::space::Extent;
+use crate::sync::atomic::Ordering;
 use crate::types::{BLOCK_BYTES, BLOCK_LENGTH, LogicalBlock};
 
 /// A request is carried out in parts of so many blocks (1 MiB): what it reserves and records stays small.

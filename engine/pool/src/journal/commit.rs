@@ -1,12 +1,12 @@
 //! Making things durable: one flush of the storage for all who wait.
 
-use parking_lot::{Condvar, Mutex};
 use thinstore_storage::{Error, ErrorKind, Result};
 
 use super::pending::Freed;
 use super::writer::{Durable, Released, Writer};
 use crate::core::Core;
 use crate::space::Extent;
+use crate::sync::{Condvar, Mutex};
 
 #[derive(Default)]
 struct Group {

@@ -1,10 +1,9 @@
 //! Records that are not in a batch yet. What they tell of has happened in memory already.
 
-use parking_lot::Mutex;
-
 use crate::convert::to_u64;
 use crate::format::record::Record;
 use crate::space::Extent;
+use crate::sync::Mutex;
 use crate::types::LayerId;
 
 /// Blocks that go out of use with a batch.

@@ -4,7 +4,6 @@
 //! Every function either does all of its work or, where something is missing, none.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::layer::{Layer, LayerMap, LayerMeta};
 use super::table::{LAYER_LIMIT, Table};
@@ -19,6 +18,7 @@ use crate::map::unmap::UnmapStep;
 use crate::map::walk::{Found, Portion, own_blocks, tree_end};
 use crate::need::{Attempt, Need};
 use crate::space::Extent;
+use crate::sync::atomic::Ordering;
 use crate::types::{Epoch, LayerId, LogicalBlock};
 
 fn contradiction(what: impl Into<String>) -> Need {

@@ -10,13 +10,12 @@
 //!     child, and a further child is made where that was asked for.
 //!  4. The gate opens, and one flush makes the snapshot durable.
 
-use std::sync::atomic::Ordering;
-
 use thinstore_storage::Result;
 
 use super::change::{NewLayer, Placement, device_blocks, usage};
 use crate::core::Core;
 use crate::format::record::Record;
+use crate::sync::atomic::Ordering;
 use crate::types::LayerId;
 
 impl Core {

@@ -1,7 +1,6 @@
 //! What the pool says of its layers and of its space.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use thinstore_storage::{Error, Result};
 
@@ -11,6 +10,7 @@ use crate::core::Core;
 use crate::map::tree::Tree;
 use crate::map::walk::{self, Portion, own_blocks, tree_end};
 use crate::need::Need;
+use crate::sync::atomic::Ordering;
 use crate::types::{BLOCK_BYTES, LayerId, LogicalBlock, Namespace};
 
 /// A layer, as it is now.

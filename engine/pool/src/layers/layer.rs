@@ -1,9 +1,6 @@
 //! A layer in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-
-use parking_lot::{Mutex, RwLock};
 
 use crate::device::gate::Gate;
 use crate::device::range_lock::RangeLock;
@@ -11,6 +8,8 @@ use crate::format::layer::{LayerFlags, LayerRecord};
 use crate::map::ownership::{Absorption, OwnDelta, Ownership};
 use crate::map::tree::Tree;
 use crate::space::runs::Runs;
+use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, RwLock};
 use crate::types::{Epoch, LayerId, LogicalBlock, Namespace};
 
 /// A layer's map, and what decides who owns what in it.

@@ -7,11 +7,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::page::{Page, PageState};
 use crate::convert::to_usize;
 use crate::format::pointer::BlockPtr;
+use crate::sync::Mutex;
 use crate::types::{BLOCK_BYTES, PoolBlock};
 
 const SHARDS: u64 = 16;

@@ -1,15 +1,14 @@
 //! The pages of the pool: the cache, those not written yet, and where new ones get their blocks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
 
 use super::cache::PageCache;
 use super::page::{Page, PageState};
 use crate::format::pointer::{BlockPtr, PointerKind};
 use crate::need::{Attempt, Need};
 use crate::space::{Extent, Space};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::types::{Epoch, PoolBlock};
 
 /// All metadata pages.

@@ -16,14 +16,13 @@ mod saving;
 
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, RwLock};
-
 use self::bitmap::GroupBits;
 pub(crate) use self::saving::BitmapImage;
 use crate::convert::{low_u32, to_u64, to_usize};
 use crate::format::geometry::{Geometry, GroupIndex};
 use crate::format::pointer::{BlockPtr, PointerKind};
 use crate::need::{Attempt, Need};
+use crate::sync::{Mutex, RwLock};
 use crate::types::PoolBlock;
 
 /// Contiguous blocks of the pool.
