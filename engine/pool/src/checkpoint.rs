@@ -1,6 +1,7 @@
 //! Checkpoints: the maps as they are at one batch, written out, so that replay can start there.
 //!
 //! Order, and why:
+//!  0. The pages that the tables will want have the host's space, or the checkpoint is not begun.
 //!  1. *Cut.* With all change shut out, in memory only: the pending records become the last batch that
 //!     the checkpoint contains, every page that changed gets its CRC, leaves first, and the interval ends:
 //!     later changes go to copies. Nothing is written under the cut.
@@ -60,12 +61,18 @@ impl Core {
         let mut state = self.checkpoints.lock();
         let mut writer = self.writer.lock();
         self.check_latch()?;
-        let (staged, cut) = {
-            let _alone = self.cut.write();
+        let (staged, cut) = loop {
+            let alone = self.cut.write();
+            if !self.has_pages_for_cut() {
+                // Nothing is cut yet: on a full host this is an answer, and tried again another time.
+                drop(alone);
+                self.stock_pages()?;
+                continue;
+            }
             let staged = writer.stage_if_any(self.pending.take());
             let cut =
                 self.cut_pages(&mut state, writer.position()).map_err(|error| self.latch(error))?;
-            (staged, cut)
+            break (staged, cut);
         };
         if let Some(staged) = staged {
             self.check_ring(&writer)?;

@@ -118,6 +118,8 @@ impl Core {
             Need::Page(pointer) => self.load_page(pointer),
             Need::Group(group) => self.load_group(group),
             Need::Room => Err(self.full()),
+            Need::PageRun => self.stock_pages(),
+            Need::Head(group) => self.reserve_head(group),
             Need::Missing(error) => Err(error),
             Need::Corrupt { what } => Err(self.corrupt(what)),
         }

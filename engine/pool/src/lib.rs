@@ -19,6 +19,7 @@ mod convert;
 mod core;
 mod device;
 mod format;
+mod host_space;
 mod journal;
 mod layers;
 mod maintenance;

@@ -13,6 +13,10 @@ pub(crate) enum Need {
     Group(GroupIndex),
     /// Space in the pool.
     Room,
+    /// A run of blocks for pages, with the host's space for it.
+    PageRun,
+    /// The host's space for a group's head: the group is used for the first time.
+    Head(GroupIndex),
     /// A layer that is not there.
     Missing(thinstore_storage::Error),
     /// Nothing will help: something on the disk is wrong.

@@ -9,7 +9,7 @@ use crate::convert::low_u32;
 use crate::core::Core;
 use crate::device::Device;
 use crate::format::geometry::{
-    Geometry, MAXIMUM_POOL_BLOCKS, MINIMUM_POOL_BLOCKS, SUPERBLOCK_HOMES,
+    Geometry, GroupIndex, MAXIMUM_POOL_BLOCKS, MINIMUM_POOL_BLOCKS, SUPERBLOCK_HOMES,
 };
 use crate::format::pointer::BlockPtr;
 use crate::format::record::Record;
@@ -172,11 +172,10 @@ impl Pool {
         };
         let failed =
             |source| Error::io(format!("cannot make a pool in {}", storage.name()), source);
-        // The journal has its space from the start: a full host disk must not stop a flush.
-        let journal_bytes = journal_blocks * BLOCK_BYTES;
-        storage
-            .reserve(crate::format::geometry::JOURNAL_START.offset_bytes(), journal_bytes)
-            .map_err(failed)?;
+        // What has a fixed place in group 0 has its space from the start: a full host disk must not stop
+        // a flush.
+        let head_bytes = geometry.fixed_in(GroupIndex::new(0)) * BLOCK_BYTES;
+        storage.reserve(0, head_bytes).map_err(failed)?;
         // Both superblocks at once, the older first: whatever was here before is no pool any more.
         let [first, second] = SUPERBLOCK_HOMES;
         let newer = Superblock { checkpoint: 2, ..superblock.clone() };

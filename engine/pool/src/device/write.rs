@@ -213,7 +213,6 @@ impl crate::core::Core {
         for layer in layers {
             layer.runs.lock().clear(&self.pages.space);
         }
-        self.pages.space.release_page_run();
         self.settle()
     }
 }

@@ -40,13 +40,23 @@ impl Core {
             group.running = true;
             group.begun += 1;
             drop(group);
-            // Whatever went wrong, those who wait must hear of it.
-            let result = self.commit().map_err(|error| self.latch(error));
+            let result = self.commit();
             group = commit.group.lock();
             group.running = false;
-            group.ended = group.begun;
-            commit.ended.notify_all();
-            result?;
+            match result {
+                // Nothing was begun: whoever waits tries for himself, and hears the same.
+                Err(error) if error.kind() == ErrorKind::Full && self.latched.get().is_none() => {
+                    commit.ended.notify_all();
+                    return Err(error);
+                }
+                // Whatever else went wrong, those who wait must hear of it.
+                result => {
+                    let result = result.map_err(|error| self.latch(error));
+                    group.ended = group.begun;
+                    commit.ended.notify_all();
+                    result?;
+                }
+            }
         }
         drop(group);
         self.check_latch()
@@ -72,7 +82,8 @@ impl Core {
         Ok(())
     }
 
-    /// Takes a checkpoint first where the ring is as full as it may get.
+    /// Takes a checkpoint first where the ring is as full as it may get. It fails with [`ErrorKind::Full`]
+    /// where the host has no space for one: then nothing was begun.
     fn make_room_in_ring(&self) -> Result<()> {
         let limit_sixteenths = if self.background { 7 } else { 6 };
         let pending_bytes = self.pending.length_bytes();

@@ -7,13 +7,15 @@
 //!  - blocks of data are never taken from the reserve, so that pages can still be written when the pool
 //!    is full, and space freed.
 //!
-//! Nothing here does I/O: a bitmap that is not in memory is asked for by [`Need::Group`].
+//! Nothing here does I/O: a bitmap that is not in memory is asked for by [`Need::Group`], and space of the
+//! host's, which everything but data has before it is used, by [`Need::PageRun`] and [`Need::Head`].
 
 mod bitmap;
 mod pages;
 pub(crate) mod runs;
 mod saving;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use self::bitmap::GroupBits;
@@ -63,6 +65,8 @@ struct GroupInfo {
     dirty: bool,
     /// No free run is longer than this. A bound, not the exact length.
     longest_run: u32,
+    /// The host has set space aside for the head.
+    head_reserved: bool,
 }
 
 struct Inner {
@@ -74,8 +78,11 @@ struct Inner {
     /// No group before this one has a free block: space is taken from the front, so that a pool file
     /// stays short and what is freed is used again.
     lowest_free: GroupIndex,
-    /// What is left of the run that pages are taken from.
-    page_run: Extent,
+    /// Blocks set aside for pages, for which the host has set space aside as well: a checkpoint must not
+    /// find the host's disk full.
+    page_stock: VecDeque<Extent>,
+    /// How many these are.
+    stocked: u64,
     /// Blocks that a replay would have left: those available at the last cut, less all that was taken
     /// since. What was freed since is not among them, for replay cannot use it. First since the newest
     /// cut, then since the one before until the newest is durable.
@@ -85,6 +92,11 @@ struct Inner {
 }
 
 impl Inner {
+    /// What pages can be made of.
+    fn free_for_pages(&self) -> u64 {
+        self.available + self.stocked
+    }
+
     fn least_replay_room(&self) -> u64 {
         let [newest, before] = self.replay_room;
         newest.min(before)
@@ -111,6 +123,8 @@ impl Inner {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SpaceCounts {
     pub(crate) available: u64,
+    /// Set aside for pages.
+    pub(crate) stocked: u64,
     pub(crate) used: u64,
     pub(crate) reserve: u64,
 }
@@ -139,7 +153,8 @@ impl Space {
             used: 0,
             reserve: reserve_blocks(geometry),
             lowest_free: GroupIndex::new(0),
-            page_run: Extent { start: PoolBlock::new(0), count: 0 },
+            page_stock: VecDeque::new(),
+            stocked: 0,
             replay_room: [u64::MAX; 2],
             recovering: true,
         };
@@ -164,6 +179,7 @@ impl Space {
                 saved: pointer,
                 dirty: false,
                 longest_run: free,
+                head_reserved: index == 0 || !pointer.is_null(),
             });
         }
         let bits = (0..geometry.group_count()).map(|_| Arc::default()).collect();
@@ -176,7 +192,12 @@ impl Space {
 
     pub(crate) fn counts(&self) -> SpaceCounts {
         let inner = self.inner.lock();
-        SpaceCounts { available: inner.available, used: inner.used, reserve: inner.reserve }
+        SpaceCounts {
+            available: inner.available,
+            stocked: inner.stocked,
+            used: inner.used,
+            reserve: inner.reserve,
+        }
     }
 
     fn slot(&self, group: GroupIndex) -> Option<Arc<OnceLock<GroupBits>>> {
@@ -275,9 +296,11 @@ impl Space {
     /// `busy` until they are used or given back.
     pub(crate) fn reserve_data(&self, goal: Option<PoolBlock>, want: u32) -> Attempt<Extent> {
         let mut inner = self.inner.lock();
+        // What is set aside for pages already is part of the reserve.
         let room = inner
-            .available
+            .free_for_pages()
             .saturating_sub(inner.reserve)
+            .min(inner.available)
             .min(inner.least_replay_room().saturating_sub(inner.reserve / 2));
         let want = low_u32(room.min(u64::from(want)));
         if want == 0 {
@@ -314,6 +337,9 @@ impl Space {
                     result.ok()
                 })?;
                 if let Some(start) = found {
+                    if !info.is_some_and(|info| info.head_reserved) {
+                        return Err(Need::Head(group));
+                    }
                     let extent = Extent { start: group.first_block().plus(start), count: want };
                     self.with_group(inner, group, |bits, info| {
                         for block in start..start + u64::from(want) {
@@ -475,8 +501,18 @@ mod tests {
         let space = Space::new(geometry, |_| BlockPtr::NULL).unwrap();
         for index in 0..geometry.group_count() {
             space.load(GroupIndex::new(index), None).unwrap();
+            space.note_head_reserved(GroupIndex::new(index));
         }
         space
+    }
+
+    fn take_pages(space: &Space, count: usize) -> Vec<PoolBlock> {
+        loop {
+            match space.allocate_pages(count) {
+                Err(Need::PageRun) => space.stock(space.take_for_pages(64).unwrap()),
+                taken => return taken.unwrap(),
+            }
+        }
     }
 
     #[test]
@@ -524,13 +560,13 @@ mod tests {
         let counts = space.counts();
         assert_eq!(counts.available, counts.reserve);
         assert!(taken > 60_000);
-        assert_eq!(space.allocate_pages(100).unwrap().len(), 100);
+        assert_eq!(take_pages(&space, 100).len(), 100);
     }
 
     #[test]
     fn a_group_with_only_its_head_in_use_is_saved_as_nothing() {
         let space = space();
-        while GroupIndex::of(space.allocate_pages(1).unwrap()[0]).get() == 0 {}
+        while GroupIndex::of(take_pages(&space, 1)[0]).get() == 0 {}
         let group = GroupIndex::new(1);
         let (pointer, image) = space.save(group).unwrap();
         assert!(!pointer.is_null() && image.is_some());

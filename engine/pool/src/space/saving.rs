@@ -92,6 +92,7 @@ impl Space {
                 saved: BlockPtr::NULL,
                 dirty: false,
                 longest_run: free,
+                head_reserved: false,
             });
             self.bits.write().push(Arc::default());
         }
