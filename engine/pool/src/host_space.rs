@@ -6,8 +6,6 @@
 //! given out. Blocks of pages are never punched, so what was taken once stays. Data is written where it
 //! lies before anything names it: there the write itself may fail.
 
-use std::sync::atomic::Ordering;
-
 use thinstore_storage::{Error, ErrorKind, Result};
 
 use crate::convert::to_u64;
@@ -15,6 +13,7 @@ use crate::core::Core;
 use crate::format::geometry::{GROUP_HEAD_BLOCKS, Geometry, GroupIndex, TABLE_HEIGHT};
 use crate::format::layer::LAYER_RECORDS_PER_PAGE;
 use crate::space::Extent;
+use crate::sync::atomic::Ordering;
 use crate::types::BLOCK_BYTES;
 
 /// Blocks that are set aside for pages at a time, so that a checkpoint writes them side by side, and the
