@@ -29,6 +29,7 @@ use crate::format::superblock::{JournalPosition, Superblock};
 use crate::map::ownership::Ownership;
 use crate::map::page::Page;
 use crate::map::tree::{Change, Tree};
+use crate::planted::{Fault, planted};
 use crate::space::{BitmapImage, Extent};
 use crate::sync::atomic::Ordering;
 use crate::types::{BLOCK_LENGTH, Epoch, LayerId, LogicalBlock, PoolBlock};
@@ -82,14 +83,19 @@ impl Core {
         drop(writer);
 
         self.write_pages(&cut)?;
-        self.sync_storage()?;
+        if !planted(Fault::NoFlushBeforeSuperblock) {
+            self.sync_storage()?;
+        }
         let freed = {
             let mut writer = self.writer.lock();
             self.settle_flushed(&mut writer, durable)
         };
         self.release(freed);
 
-        let home = 1 - state.newest_home;
+        let mut home = 1 - state.newest_home;
+        if planted(Fault::SuperblockOverNewest) {
+            home = state.newest_home;
+        }
         self.write_superblock(home, &cut.superblock)?;
         self.sync_storage()?;
 
@@ -103,7 +109,8 @@ impl Core {
         state.newest = cut.superblock;
         state.newest_home = home;
         self.pages.space.end_replay_room();
-        while state.held.len() > 1 {
+        let kept = if planted(Fault::PageReusedEarly) { 0 } else { 1 };
+        while state.held.len() > kept {
             for block in state.held.pop_front().unwrap_or_default() {
                 self.pages.space.release(Extent::one(block));
                 self.pages.note_page_released();
@@ -186,6 +193,9 @@ impl Core {
             }
             let mut map = entry.layer.map.write();
             map.tree.root = sealed_pointer(map.tree.root, crcs);
+            if planted(Fault::RootRestamped) && !map.tree.root.is_null() {
+                map.tree.root = map.tree.root.with_birth(self.epoch());
+            }
             let record = entry.meta.record(&entry.layer, &map).encode();
             let (index, offset) = place(*id);
             let page =
@@ -264,7 +274,8 @@ impl Core {
             let bytes = buffer.get(..length).unwrap_or(&[]);
             self.storage.write_at(start.offset_bytes(), bytes).map_err(failed)?;
         }
-        for image in &cut.bitmaps {
+        let left_out = usize::from(planted(Fault::BitmapLeftOut));
+        for image in cut.bitmaps.iter().skip(left_out) {
             debug_assert!(image.group.bitmap_homes().contains(&image.home));
             self.storage.write_at(image.home.offset_bytes(), &image.bytes[..]).map_err(failed)?;
         }

@@ -26,6 +26,10 @@ mod maintenance;
 mod map;
 mod need;
 mod open;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
+#[cfg(not(feature = "planted-faults"))]
+mod planted;
 mod pool;
 mod space;
 mod sync;

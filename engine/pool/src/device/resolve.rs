@@ -5,6 +5,7 @@ use crate::format::pointer::{BlockPtr, PointerKind};
 use crate::layers::layer::LayerMap;
 use crate::map::page::index_at;
 use crate::need::{Attempt, Need};
+use crate::planted::{Fault, planted};
 use crate::types::{LogicalBlock, PoolBlock};
 
 /// A stretch of a read: contiguous in the pool, or nowhere.
@@ -94,7 +95,8 @@ impl Core {
         self.each_pointer(map, from, count, |logical, pointer| {
             let block = data_block(pointer)?.filter(|block| {
                 ownership.owns(pointer.birth(), logical + 1)
-                    && !self.pages.space.is_unsettled(*block)
+                    && (planted(Fault::UnsettledOverwritten)
+                        || !self.pages.space.is_unsettled(*block))
             });
             if length == 0 {
                 own = block;

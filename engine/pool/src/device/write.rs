@@ -14,6 +14,7 @@ use super::Device;
 use super::resolve::WritePiece;
 use crate::convert::{low_u32, to_u64, to_usize};
 use crate::format::record::Record;
+use crate::planted::{Fault, planted};
 use crate::space::Extent;
 use crate::sync::atomic::Ordering;
 use crate::types::{BLOCK_BYTES, BLOCK_LENGTH, LogicalBlock};
@@ -141,6 +142,9 @@ impl Device {
             let mut freed = Vec::new();
             core.apply_map(layer, &mut map, logical, extent, birth, &mut freed)?;
             core.note_freed(freed.iter().map(|extent| u64::from(extent.count)).sum());
+            if planted(Fault::FreedBlockReusedAtOnce) {
+                freed.drain(..).for_each(|extent| core.pages.space.release(extent));
+            }
             let record = Record::Map {
                 layer: layer.id,
                 logical,

@@ -101,6 +101,14 @@ impl BlockPtr {
         }
     }
 
+    #[must_use]
+    pub(crate) fn with_birth(self, birth: Epoch) -> BlockPtr {
+        BlockPtr {
+            address: self.address,
+            check: u64::from(birth.get()) | (u64::from(self.crc()) << 32),
+        }
+    }
+
     /// Do two pointers lead to the same place? The checksum is left out: a pointer to a page that is
     /// not written yet has none.
     pub(crate) fn same_target(self, other: BlockPtr) -> bool {

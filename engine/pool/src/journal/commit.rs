@@ -5,6 +5,7 @@ use thinstore_storage::{Error, ErrorKind, Result};
 use super::pending::Freed;
 use super::writer::{Durable, Released, Writer};
 use crate::core::Core;
+use crate::planted::{Fault, planted};
 use crate::space::Extent;
 use crate::sync::{Condvar, Mutex};
 
@@ -69,6 +70,9 @@ impl Core {
         // one that failed proves nothing, so nothing may be written that builds on it.
         self.check_latch()?;
         let records = self.pending.take();
+        if planted(Fault::HolePunchedEarly) {
+            self.punch(&records.freed);
+        }
         if !records.is_empty() || writer.can_settle() {
             let staged = writer.stage(records);
             self.check_ring(&writer)?;
@@ -178,6 +182,15 @@ impl Core {
 
     /// Freed blocks are given back to the host where that was asked for, and then to the pool.
     pub(crate) fn release(&self, released: Vec<Freed>) {
+        self.punch(&released);
+        for freed in released {
+            self.pages.space.release(freed.extent);
+            self.note_released(u64::from(freed.extent.count));
+        }
+    }
+
+    /// Gives blocks back to the host where that was asked for.
+    fn punch(&self, released: &[Freed]) {
         let mut punched: Vec<Extent> = released
             .iter()
             .filter(|freed| freed.punch && self.punch_holes)
@@ -194,10 +207,6 @@ impl Core {
                 // The space stays with the pool: nothing is lost but the host's room.
                 tracing::warn!("cannot give {} back to the host: {error}", extent.start);
             }
-        }
-        for freed in released {
-            self.pages.space.release(freed.extent);
-            self.note_released(u64::from(freed.extent.count));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::convert::to_u64;
 use crate::format::record::Record;
+use crate::planted::{Fault, planted};
 use crate::space::Extent;
 use crate::sync::Mutex;
 use crate::types::LayerId;
@@ -38,6 +39,19 @@ pub(crate) struct Records {
 impl Records {
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// For [`Fault::RecordOutOfOrder`].
+    fn exchange_last_two(&mut self) {
+        let [.., before, middle, end] = [&[0], self.boundaries.as_slice()].concat()[..] else {
+            return;
+        };
+        if let Some(two) = self.bytes.get_mut(before..end) {
+            two.rotate_left(middle - before);
+            self.boundaries.pop();
+            self.boundaries.pop();
+            self.boundaries.extend([before + end - middle, end]);
+        }
     }
 }
 
@@ -80,6 +94,9 @@ impl Pending {
             records.open_unmap = None;
         }
         records.boundaries.push(records.bytes.len());
+        if planted(Fault::RecordOutOfOrder) && matches!(new, [Record::Map { .. }]) {
+            records.exchange_last_two();
+        }
     }
 
     /// Takes all that is pending.

@@ -25,6 +25,7 @@ use crate::format::superblock::JournalPosition;
 use crate::layers::layer::Layer;
 use crate::map::page::span;
 use crate::need::{Attempt, Need};
+use crate::planted::{Fault, planted};
 use crate::space::Extent;
 use crate::types::{BLOCK_BYTES, BLOCK_LENGTH, Epoch, LayerId, LogicalBlock, PoolBlock};
 
@@ -66,6 +67,7 @@ pub(crate) fn read_journal(
     let mut kept = batches.len();
     for (index, batch) in batches.iter().enumerate() {
         if batch.header.sequence > settled
+            && !planted(Fault::DataNotChecked)
             && !data_is_there(storage, &batch.records).map_err(failed)?
         {
             kept = index;
@@ -88,7 +90,7 @@ fn read_batch(
     let first = ring.read(storage, position.head_blocks, 1)?;
     let expected = |header: &BatchHeader| {
         header.sequence == position.sequence + 1
-            && header.previous_crc == position.chain_crc
+            && (header.previous_crc == position.chain_crc || planted(Fault::ChainNotChecked))
             && header.blocks() <= ring.blocks
     };
     let Some(header) = batch::decode_header(pool_tag, &first).filter(expected) else {
@@ -186,7 +188,9 @@ impl Core {
                         self.corrupt(format!("the journal maps to {block}, where no data can be"))
                     );
                 }
-                self.attempt(|| self.pages.space.mark_named(extent))?;
+                if !planted(Fault::NamedNotMarkedFirst) {
+                    self.attempt(|| self.pages.space.mark_named(extent))?;
+                }
                 busy.push(extent);
             }
         }
@@ -262,6 +266,9 @@ impl Core {
                 logical.get(),
                 extent.start
             )));
+        }
+        if planted(Fault::NamedNotMarkedFirst) {
+            self.attempt(|| self.pages.space.mark_named(extent))?;
         }
         self.attempt(|| {
             let mut map = layer.map.write();

@@ -13,6 +13,7 @@ use super::ring::Ring;
 use crate::convert::{to_u64, to_usize};
 use crate::format::batch;
 use crate::format::superblock::JournalPosition;
+use crate::planted::{Fault, planted};
 use crate::space::Extent;
 use crate::types::BLOCK_BYTES;
 
@@ -151,8 +152,9 @@ impl Writer {
 
     fn add_batch(&mut self, out: &mut Vec<u8>, records: &[u8]) {
         let sequence = self.position.sequence + 1;
+        let settled = if planted(Fault::SettledTooHigh) { sequence } else { self.durable };
         let (bytes, crc) =
-            batch::encode(self.pool_tag, sequence, self.durable, self.position.chain_crc, records);
+            batch::encode(self.pool_tag, sequence, settled, self.position.chain_crc, records);
         out.extend_from_slice(&bytes);
         self.settled_on_disk = self.durable;
         self.position = JournalPosition {
@@ -171,6 +173,9 @@ impl Writer {
     pub(crate) fn flushed(&mut self, durable: Durable) -> Released {
         self.durable = self.durable.max(durable.sequence);
         self.settled = self.settled.max(durable.settled);
+        if planted(Fault::ReleasedBeforeSettled) {
+            self.settled = self.durable;
+        }
         let mut released = Released::default();
         while let Some(batch) =
             self.outstanding.pop_front_if(|batch| batch.sequence <= self.settled)

@@ -17,6 +17,7 @@ use crate::map::tree::{Change, Tree};
 use crate::map::unmap::UnmapStep;
 use crate::map::walk::{Found, Portion, own_blocks, tree_end};
 use crate::need::{Attempt, Need};
+use crate::planted::{Fault, planted};
 use crate::space::Extent;
 use crate::sync::atomic::Ordering;
 use crate::types::{Epoch, LayerId, LogicalBlock};
@@ -306,8 +307,9 @@ impl Core {
         let mut child_map = child.layer.map.write();
         let end = tree_end(&map.tree);
         let portion = Portion { from: entry.meta.cursor, until: until.unwrap_or(end), most_blocks };
-        let found =
-            own_blocks(&self.pages, &map.tree, &map.ownership(), &[child_map.tree], portion)?;
+        let seen = [child_map.tree];
+        let seen = if planted(Fault::AbsorbFreesShared) { &[] } else { &seen[..] };
+        let found = own_blocks(&self.pages, &map.tree, &map.ownership(), seen, portion)?;
         let freed = self.free_found(&found)?;
         let delta = OwnDelta {
             data: -to_u64(found.data.len()).cast_signed(),

@@ -15,6 +15,7 @@ use thinstore_storage::Result;
 use super::change::{NewLayer, Placement, device_blocks, usage};
 use crate::core::Core;
 use crate::format::record::Record;
+use crate::planted::{Fault, planted};
 use crate::sync::atomic::Ordering;
 use crate::types::LayerId;
 
@@ -55,7 +56,7 @@ impl Core {
         let layer = self.writable_layer(source)?;
         let made = {
             let _closed = layer.gate.close();
-            if layer.unsynced.swap(false, Ordering::AcqRel) {
+            if layer.unsynced.swap(false, Ordering::AcqRel) && !planted(Fault::ForkDoesNotFlush) {
                 self.flush()?;
             }
             let _shared = self.cut.read();
@@ -103,7 +104,9 @@ impl Core {
             self.pending.append(&records, &[], &[], false);
             (sealed_id, child_id)
         };
-        self.flush()?;
+        if !planted(Fault::SnapshotNotFlushed) {
+            self.flush()?;
+        }
         Ok(made)
     }
 

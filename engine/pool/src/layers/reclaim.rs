@@ -19,6 +19,7 @@ use crate::core::Core;
 use crate::format::record::Record;
 use crate::map::tree::Tree;
 use crate::map::walk::{Portion, own_blocks, tree_end};
+use crate::planted::{Fault, planted};
 use crate::types::{LayerId, LogicalBlock};
 
 /// Blocks that a portion frees, give or take a leaf.
@@ -102,15 +103,18 @@ impl Core {
         self.attempt(|| {
             let _shared = self.cut.read();
             let mut table = self.table.write();
+            let recorded = |cursor| {
+                if planted(Fault::WalkWithoutCursor) { LogicalBlock::new(0) } else { cursor }
+            };
             let (step, record) = match work {
                 Work::Delete => {
                     let step = self.apply_delete_walk(&mut table, id, None, PORTION_BLOCKS)?;
-                    let record = Record::DeleteWalk { layer: id, cursor: step.cursor };
+                    let record = Record::DeleteWalk { layer: id, cursor: recorded(step.cursor) };
                     (step, record)
                 }
                 _ => {
                     let step = self.apply_absorb_walk(&mut table, id, None, PORTION_BLOCKS)?;
-                    let record = Record::AbsorbWalk { layer: id, cursor: step.cursor };
+                    let record = Record::AbsorbWalk { layer: id, cursor: recorded(step.cursor) };
                     (step, record)
                 }
             };

@@ -4,6 +4,7 @@
 //! after a layer's `base_epoch` is the layer's own; everything older belongs to an ancestor, and is
 //! neither changed nor freed through this layer.
 
+use crate::planted::{Fault, planted};
 use crate::types::{Epoch, LogicalBlock};
 
 /// While a layer takes over the blocks of its removed origin.
@@ -39,7 +40,7 @@ impl Ownership {
 
     /// The owner of a pointer born at `birth` to something that ends before logical block `end`.
     pub(crate) fn of(&self, birth: Epoch, end: u64) -> Owner {
-        if birth > self.base {
+        if birth > self.base || (planted(Fault::OwnOffByOne) && birth == self.base) {
             return Owner::Own;
         }
         match self.absorption {
