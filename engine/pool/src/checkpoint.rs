@@ -110,11 +110,15 @@ impl Core {
         state.newest_home = home;
         self.pages.space.end_replay_room();
         let kept = if planted(Fault::PageReusedEarly) { 0 } else { 1 };
+        let has_come = state.held.len() > kept;
         while state.held.len() > kept {
             for block in state.held.pop_front().unwrap_or_default() {
                 self.pages.space.release(Extent::one(block));
                 self.pages.note_page_released();
             }
+        }
+        if has_come {
+            self.room.has_come();
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::map::page::Page;
 use crate::map::store::PageStore;
 use crate::need::{Attempt, Need};
 use crate::planted::{Fault, planted};
+use crate::room::Room;
 use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::types::{BLOCK_LENGTH, Epoch};
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     /// One walk over removed layers at a time.
     pub(crate) reclaiming: Mutex<()>,
     pub(crate) maintenance: Maintenance,
+    pub(crate) room: Room,
     /// Held while the storage is flushed.
     pub(crate) syncing: Mutex<()>,
 
@@ -83,6 +85,7 @@ impl Core {
     pub(crate) fn latch(&self, error: Error) -> Error {
         let _ = self.latched.set(error.to_string());
         tracing::error!("{error}: the pool is read-only from here on");
+        self.room.look_up();
         error
     }
 
@@ -130,7 +133,10 @@ impl Core {
     pub(crate) fn full(&self) -> Error {
         Error::new(
             ErrorKind::Full,
-            format!("{} is full: remove containers or images, or make the pool larger", self.name),
+            format!(
+                "{} is full: remove containers or images, or make the pool larger with `thinstore grow`",
+                self.name
+            ),
         )
     }
 

@@ -31,6 +31,7 @@ pub mod planted;
 #[cfg(not(feature = "planted-faults"))]
 mod planted;
 mod pool;
+mod room;
 mod space;
 mod sync;
 mod types;
@@ -40,4 +41,5 @@ pub use device::Device;
 pub use layers::change::{NewLayer, Transaction};
 pub use layers::info::{Difference, LayerInfo, Usage};
 pub use pool::{OpenOptions, Pool, PoolOptions};
+pub use room::OnFull;
 pub use types::{BLOCK_BYTES, LayerId, Namespace};

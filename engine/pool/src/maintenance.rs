@@ -70,6 +70,7 @@ fn run(core: &Core) {
 }
 
 fn tend(core: &Core, woken: bool, last_sequence: &mut u64) -> thinstore_storage::Result<()> {
+    core.note_fullness();
     let pending_bytes = core.pending.length_bytes();
     let (crowded, sequence) = {
         let writer = core.writer.lock();

@@ -28,6 +28,7 @@ use crate::map::store::PageStore;
 use crate::map::tree::Tree;
 use crate::map::walk;
 use crate::pool::OpenOptions;
+use crate::room::Room;
 use crate::space::Space;
 use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use crate::sync::{Mutex, RwLock};
@@ -207,6 +208,7 @@ fn build_core(
         group_commit: Default::default(),
         reclaiming: Mutex::new(()),
         maintenance: Maintenance::default(),
+        room: Room::new(options.on_full),
         syncing: Mutex::new(()),
         epoch: AtomicU32::new(newest.epoch.get()),
         data_blocks: AtomicI64::new(newest.data_blocks.cast_signed()),

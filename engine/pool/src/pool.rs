@@ -18,6 +18,7 @@ use crate::layers::change::{NewLayer, Transaction, device_blocks, unix_ns_now, u
 use crate::layers::info::{Difference, LayerInfo, Usage};
 use crate::maintenance;
 use crate::open;
+use crate::room::OnFull;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::JoinHandle;
@@ -63,11 +64,19 @@ pub struct OpenOptions {
     pub background: bool,
     /// Does the space of discarded and removed blocks go back to the host?
     pub punch_holes: bool,
+    /// What does a write that finds no room do?
+    pub on_full: OnFull,
 }
 
 impl Default for OpenOptions {
     fn default() -> OpenOptions {
-        OpenOptions { read_only: false, cache_bytes: 64 << 20, background: true, punch_holes: true }
+        OpenOptions {
+            read_only: false,
+            cache_bytes: 64 << 20,
+            background: true,
+            punch_holes: true,
+            on_full: OnFull::Error,
+        }
     }
 }
 
@@ -87,6 +96,7 @@ impl Owner {
     }
 
     fn close(&self) -> Result<()> {
+        self.core.room.end();
         self.stop_thread();
         if self.core.read_only {
             return Ok(());
@@ -323,7 +333,13 @@ impl Pool {
             core.grow_space(pool_blocks)?;
             core.pending.append(&[Record::Grow { pool_blocks }], &[], &[], false);
         }
+        core.room.has_come();
         core.flush()
+    }
+
+    /// Writes that wait for room fail now, and none waits any more: for whoever wants to close the pool.
+    pub fn stop_waiting(&self) {
+        self.core().room.end();
     }
 
     /// Begins a transaction.

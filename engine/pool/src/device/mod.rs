@@ -134,7 +134,22 @@ impl BlockDevice for Device {
     fn write(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         self.check_range(offset_bytes, to_u64(data.len()))?;
         self.check_writable()?;
-        self.write_bytes(offset_bytes, data)
+        self.write_bytes(offset_bytes, data, true)
+    }
+
+    fn write_at_once(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
+        self.check_range(offset_bytes, to_u64(data.len()))?;
+        self.check_writable()?;
+        self.write_bytes(offset_bytes, data, false)
+    }
+
+    fn waits_for_room(&self) -> bool {
+        self.core().room.waits() && !self.layer_state().hurried.load(Ordering::Acquire)
+    }
+
+    fn hurry(&self, hurried: bool) {
+        self.layer_state().hurried.store(hurried, Ordering::Release);
+        self.core().room.look_up();
     }
 
     fn write_zeroes(&self, offset_bytes: u64, length_bytes: u64) -> Result<()> {

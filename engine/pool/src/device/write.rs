@@ -23,22 +23,35 @@ use crate::types::{BLOCK_BYTES, BLOCK_LENGTH, LogicalBlock};
 const PART_BLOCKS: u64 = 256;
 
 impl Device {
-    pub(super) fn write_bytes(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
+    /// Writes any range. With `waits`, a part that finds no room may wait for some.
+    pub(super) fn write_bytes(&self, offset_bytes: u64, data: &[u8], waits: bool) -> Result<()> {
         let mut at = offset_bytes;
         let mut rest = data;
+        let mut patience = self.core().room.begin();
         while !rest.is_empty() {
             let part_end = (at / BLOCK_BYTES + PART_BLOCKS) * BLOCK_BYTES;
             let length = to_usize(part_end - at).min(rest.len());
-            let (part, others) = rest.split_at(length);
-            self.write_part(at, part)?;
+            let (done, result) = self.write_part(at, &rest[..length]);
+            match result {
+                Ok(()) => {}
+                // Nothing is held here: whoever frees, forks or grows goes on meanwhile.
+                Err(error) if error.kind() == ErrorKind::Full && waits => {
+                    let hurried = &self.layer_state().hurried;
+                    if !self.core().wait_for_room(&mut patience, hurried)? {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
             self.core().spill_if_long()?;
-            at += to_u64(length);
-            rest = others;
+            at += to_u64(done);
+            rest = &rest[done..];
         }
         Ok(())
     }
 
-    fn write_part(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
+    /// Writes a part; gives how many bytes of it are written whatever went wrong.
+    fn write_part(&self, offset_bytes: u64, data: &[u8]) -> (usize, Result<()>) {
         let end = offset_bytes + to_u64(data.len());
         let first = offset_bytes / BLOCK_BYTES;
         let stop = end.div_ceil(BLOCK_BYTES);
@@ -49,55 +62,73 @@ impl Device {
         }
         let mut whole = vec![0; to_usize((stop - first) * BLOCK_BYTES)];
         let start = to_usize(offset_bytes - first * BLOCK_BYTES);
-        let tail = start + data.len();
+        if let Err(error) = self.read_ends(first, start, start + data.len(), &mut whole) {
+            return (0, Err(error));
+        }
+        whole[start..start + data.len()].copy_from_slice(data);
+        let (done, result) = self.write_blocks(LogicalBlock::new(first), &whole);
+        (done.saturating_sub(start).min(data.len()), result)
+    }
+
+    /// Reads the blocks of which only a part is to be written, from byte `start` to `tail` of `whole`.
+    fn read_ends(&self, first: u64, start: usize, tail: usize, whole: &mut [u8]) -> Result<()> {
         let last = whole.len() - BLOCK_LENGTH;
         if start > 0 || tail < BLOCK_LENGTH {
             self.read_blocks(LogicalBlock::new(first), &mut whole[..BLOCK_LENGTH])?;
         }
         if tail < whole.len() && last > 0 {
-            self.read_blocks(LogicalBlock::new(stop - 1), &mut whole[last..])?;
-        }
-        whole[start..tail].copy_from_slice(data);
-        self.write_blocks(LogicalBlock::new(first), &whole)
-    }
-
-    /// Writes whole blocks. The caller is inside the gate and holds their range alone.
-    fn write_blocks(&self, first: LogicalBlock, data: &[u8]) -> Result<()> {
-        let mut at = first;
-        let mut rest = data;
-        let mut tried_for_room = false;
-        while !rest.is_empty() {
-            self.core().keep_replay_room()?;
-            let count = to_u64(rest.len()) / BLOCK_BYTES;
-            let piece = self.core().attempt(|| {
-                let map = self.layer_state().map.read();
-                self.core().resolve_write(&map, at, count)
-            })?;
-            let written = match piece {
-                WritePiece::InPlace { count, block } => {
-                    let bytes = &rest[..to_usize(count * BLOCK_BYTES)];
-                    // Before the write: a fork must not miss it.
-                    self.layer_state().unsynced.store(true, Ordering::Release);
-                    self.core()
-                        .storage
-                        .write_at(block.offset_bytes(), bytes)
-                        .map_err(|source| self.write_failed(at, source))?;
-                    count
-                }
-                WritePiece::New { count } => match self.write_new(at, count, rest) {
-                    Ok(count) => count,
-                    Err(error) if error.kind() == ErrorKind::Full && !tried_for_room => {
-                        tried_for_room = true;
-                        self.core().make_room()?;
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                },
-            };
-            at = at.plus(written);
-            rest = &rest[to_usize(written * BLOCK_BYTES)..];
+            let block = LogicalBlock::new(first).plus(to_u64(last) / BLOCK_BYTES);
+            self.read_blocks(block, &mut whole[last..])?;
         }
         Ok(())
+    }
+
+    /// Writes whole blocks; gives how many bytes are written whatever went wrong. The caller is inside the
+    /// gate and holds their range alone.
+    fn write_blocks(&self, first: LogicalBlock, data: &[u8]) -> (usize, Result<()>) {
+        let mut done = 0;
+        let mut tried_for_room = false;
+        while done < data.len() {
+            let at = first.plus(to_u64(done) / BLOCK_BYTES);
+            match self.write_stretch(at, &data[done..]) {
+                Ok(written) => done += to_usize(written * BLOCK_BYTES),
+                Err(error) if error.kind() == ErrorKind::Full && !tried_for_room => {
+                    tried_for_room = true;
+                    if let Err(error) = self.core().make_room() {
+                        return (done, Err(error));
+                    }
+                }
+                Err(error) => return (done, Err(error)),
+            }
+        }
+        (done, Ok(()))
+    }
+
+    /// Writes the first stretch of whole blocks; gives how many blocks.
+    fn write_stretch(&self, at: LogicalBlock, data: &[u8]) -> Result<u64> {
+        self.core().keep_replay_room()?;
+        let count = to_u64(data.len()) / BLOCK_BYTES;
+        let piece = self.core().attempt(|| {
+            let map = self.layer_state().map.read();
+            self.core().resolve_write(&map, at, count)
+        })?;
+        match piece {
+            WritePiece::InPlace { count, block } => {
+                let bytes = &data[..to_usize(count * BLOCK_BYTES)];
+                // Before the write: a fork must not miss it.
+                self.layer_state().unsynced.store(true, Ordering::Release);
+                self.core()
+                    .storage
+                    .write_at(block.offset_bytes(), bytes)
+                    .map_err(|source| self.write_failed(at, source))?;
+                Ok(count)
+            }
+            WritePiece::New { count } => {
+                let count = self.write_new(at, count, data)?;
+                self.core().room.was_found();
+                Ok(count)
+            }
+        }
     }
 
     /// Writes up to `count` blocks to new places, as many as are contiguous there; gives how many.
@@ -182,13 +213,13 @@ impl Device {
         let first = offset_bytes.div_ceil(BLOCK_BYTES);
         let stop = end / BLOCK_BYTES;
         if first >= stop {
-            return self.write_bytes(offset_bytes, &vec![0; to_usize(length_bytes)]);
+            return self.write_bytes(offset_bytes, &vec![0; to_usize(length_bytes)], true);
         }
         let head = to_usize(first * BLOCK_BYTES - offset_bytes);
         let tail = to_usize(end - stop * BLOCK_BYTES);
-        self.write_bytes(offset_bytes, &vec![0; head])?;
+        self.write_bytes(offset_bytes, &vec![0; head], true)?;
         self.unmap_blocks(first, stop)?;
-        self.write_bytes(stop * BLOCK_BYTES, &vec![0; tail])
+        self.write_bytes(stop * BLOCK_BYTES, &vec![0; tail], true)
     }
 
     fn unmap_blocks(&self, first: u64, stop: u64) -> Result<()> {

@@ -83,6 +83,7 @@ impl Core {
         let freed = self.settle_flushed(&mut writer, durable);
         drop(writer);
         self.release(freed);
+        self.note_fullness();
         Ok(())
     }
 
@@ -183,9 +184,13 @@ impl Core {
     /// Freed blocks are given back to the host where that was asked for, and then to the pool.
     pub(crate) fn release(&self, released: Vec<Freed>) {
         self.punch(&released);
+        let has_come = !released.is_empty();
         for freed in released {
             self.pages.space.release(freed.extent);
             self.note_released(u64::from(freed.extent.count));
+        }
+        if has_come {
+            self.room.has_come();
         }
     }
 

@@ -71,6 +71,10 @@ pub struct Usage {
     pub fixed_bytes: u64,
     /// What is kept back so that a full pool can free space.
     pub reserved_bytes: u64,
+    /// How much of what data can take is taken, 0 to 100.
+    pub full_percent: u8,
+    /// The mark, in percent, at which the pool last warned of becoming full, while that holds.
+    pub full_warning_percent: Option<u8>,
 }
 
 /// What differs between two layers.
@@ -165,6 +169,8 @@ impl Core {
             metadata_bytes: counts.used.saturating_sub(data) * BLOCK_BYTES,
             fixed_bytes: geometry.fixed_blocks() * BLOCK_BYTES,
             reserved_bytes: counts.reserve * BLOCK_BYTES,
+            full_percent: self.full_percent(),
+            full_warning_percent: self.full_warning_percent(),
         }
     }
 

@@ -45,6 +45,8 @@ pub(crate) struct Layer {
     pub(crate) handles: AtomicUsize,
     /// Blocks were overwritten in place since the last flush: no record tells of them.
     pub(crate) unsynced: AtomicBool,
+    /// Writes to it wait for no room.
+    pub(crate) hurried: AtomicBool,
     /// The layer's record differs from the one in the table's page.
     pub(crate) changed: AtomicBool,
 }
@@ -61,6 +63,7 @@ impl Layer {
             own_page_blocks: AtomicI64::new(0),
             handles: AtomicUsize::new(0),
             unsynced: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
             changed: AtomicBool::new(true),
         }
     }
