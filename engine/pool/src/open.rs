@@ -365,14 +365,28 @@ fn remove_transient(core: &Core) -> Result<()> {
             break;
         }
     }
-    if going.is_empty() {
-        return Ok(());
+    let mut ordered = Vec::with_capacity(going.len());
+    while !going.is_empty() {
+        let left: HashSet<LayerId> = going.iter().map(|info| info.id).collect();
+        let (needed, free): (Vec<_>, Vec<_>) = going
+            .into_iter()
+            .partition(|info| info.referenced_by.iter().any(|referrer| left.contains(referrer)));
+        if free.is_empty() {
+            // They need each other in a circle, so they go together.
+            ordered.extend(needed.into_iter().map(|info| info.id));
+            break;
+        }
+        ordered.extend(free.into_iter().map(|info| info.id));
+        going = needed;
     }
-    let mut transaction = Transaction::default();
-    for info in going {
-        transaction.remove(info.id);
+    // As many at a time as a batch takes, and what needs others before these: should power fail in between,
+    // the rest is still transient.
+    for some in ordered.chunks(core.most_removals()) {
+        let mut transaction = Transaction::default();
+        some.iter().for_each(|id| transaction.remove(*id));
+        core.commit_transaction(&transaction)?;
     }
-    core.commit_transaction(&transaction).map(|_| ())
+    Ok(())
 }
 
 impl Core {

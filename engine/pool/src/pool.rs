@@ -16,6 +16,7 @@ use crate::format::record::Record;
 use crate::format::superblock::{JournalPosition, Superblock};
 use crate::layers::change::{NewLayer, Transaction, device_blocks, unix_ns_now, usage};
 use crate::layers::info::{Difference, LayerInfo, Usage};
+use crate::layers::table::Table;
 use crate::maintenance;
 use crate::open;
 use crate::room::OnFull;
@@ -355,6 +356,10 @@ impl Pool {
     /// A handle on a layer's bytes; writing to a sealed layer fails.
     pub fn device(&self, id: LayerId) -> Result<Device> {
         Device::open(&self.owner, id)
+    }
+
+    pub(crate) fn device_in(&self, table: &Table, id: LayerId) -> Result<Device> {
+        Device::open_in(&self.owner, table, id)
     }
 
     /// What differs between two layers; the cost is that of the difference.

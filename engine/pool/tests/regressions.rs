@@ -275,3 +275,136 @@ fn a_transaction_that_the_journal_cannot_take_is_refused_before_it_begins() {
     assert!(pool.layers().is_empty());
     pool.create_layer(named("web")).unwrap();
 }
+
+/// A disk whose next flush lets somebody else come between, once.
+struct Meddled {
+    disk: Arc<SimulatedDisk>,
+    before_flush: parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Storage for Meddled {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+
+    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        self.disk.read_at(offset_bytes, buffer)
+    }
+
+    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> std::io::Result<()> {
+        self.disk.write_at(offset_bytes, data)
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        let meddle = self.before_flush.lock().take();
+        meddle.into_iter().for_each(|meddle| meddle());
+        self.disk.sync()
+    }
+
+    fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
+        self.disk.punch_hole(offset_bytes, length_bytes)
+    }
+
+    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
+        self.disk.reserve(offset_bytes, length_bytes)
+    }
+
+    fn grow(&self, size_bytes: u64) -> std::io::Result<()> {
+        self.disk.grow(size_bytes)
+    }
+
+    fn drop_cache(&self) -> std::io::Result<()> {
+        self.disk.drop_cache()
+    }
+
+    fn name(&self) -> String {
+        self.disk.name()
+    }
+}
+
+#[test]
+fn a_fork_waits_for_overwrites_that_a_flush_under_way_is_still_to_make_durable() {
+    let disk = create(4 << 20);
+    let storage = Arc::new(Meddled { disk: Arc::clone(&disk), before_flush: Default::default() });
+    let pool = Pool::open(Arc::clone(&storage) as Arc<dyn Storage>, &options()).unwrap();
+    let id = pool.create_layer(named("web")).unwrap();
+    let device = pool.device(id).unwrap();
+    device.write(0, &[1; 4096]).unwrap();
+    device.flush().unwrap();
+    device.flush().unwrap();
+    // Settled, so overwritten in place: no record tells of it.
+    device.write(0, &[2; 4096]).unwrap();
+    let (forking, forks) = (pool.clone(), Arc::new(parking_lot::Mutex::new(None)));
+    let kept = Arc::clone(&forks);
+    *storage.before_flush.lock() = Some(Box::new(move || {
+        let snapshotting = forking.clone();
+        *kept.lock() = Some(std::thread::spawn(move || {
+            snapshotting.snapshot(id, named("copy")).unwrap();
+        }));
+        // A fork that believed the flush to be over puts its layers into the table now.
+        let begun = std::time::Instant::now();
+        while forking.find(NAMES, "copy").is_none() && begun.elapsed().as_millis() < 300 {
+            std::thread::yield_now();
+        }
+        assert!(forking.find(NAMES, "copy").is_none(), "forked before the overwrite was durable");
+    }));
+    device.flush().unwrap();
+    forks.lock().take().unwrap().join().unwrap();
+    assert!(pool.find(NAMES, "copy").is_some());
+}
+
+#[test]
+fn more_transient_layers_than_a_batch_can_remove_go_at_the_next_open() {
+    let disk = create(7 << 20);
+    let pool = open(&disk);
+    let transient = |reference| NewLayer { transient: true, reference, ..NewLayer::default() };
+    let mut last = None;
+    // A batch of the smallest ring takes the removal of 2,045 layers.
+    for number in 0..2100 {
+        // Some need the one before: they must not go later than that.
+        let reference = last.filter(|_| number % 3 == 0);
+        last = Some(pool.create_layer(transient(reference)).unwrap());
+    }
+    let made = pool.layers().len();
+    drop(pool);
+    let pool = open(&disk);
+    assert_eq!((made, pool.layers().len()), (2100, 0));
+    assert_clean(&pool);
+}
+
+#[test]
+fn a_document_is_never_read_from_a_layer_that_has_its_slot_by_now() {
+    let disk = create(8 << 20);
+    let pool = open(&disk);
+    let changing = std::sync::atomic::AtomicBool::new(true);
+    let read = || {
+        while changing.load(std::sync::atomic::Ordering::Relaxed) {
+            let Some(id) = pool.find(NAMES, "image") else { continue };
+            match pool.document(id) {
+                Ok(Some(bytes)) => assert!(bytes == [1; 5000]),
+                Ok(None) => {}
+                Err(error) => {
+                    assert_eq!(error.kind(), thinstore_storage::ErrorKind::NotFound, "{error}");
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let readers = [scope.spawn(read), scope.spawn(read), scope.spawn(read)];
+        for _ in 0..400 {
+            let document = pool.store_document(&[1; 5000]).unwrap();
+            let mut transaction = pool.begin();
+            transaction.create(named("image"), true, Some(document));
+            let image = pool.commit(transaction).unwrap()[0];
+            pool.remove(image).unwrap();
+            // These take the two slots that have become free.
+            let others = [(); 2].map(|()| pool.create_layer(NewLayer::default()).unwrap());
+            for other in others {
+                pool.device(other).unwrap().write(0, &[2; 8192]).unwrap();
+            }
+            others.into_iter().for_each(|other| pool.remove(other).unwrap());
+        }
+        changing.store(false, std::sync::atomic::Ordering::Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}

@@ -5,6 +5,7 @@
 //! blocks are new, the map is changed and a record appended.
 
 pub(crate) mod gate;
+pub(crate) mod overwrites;
 pub(crate) mod range_lock;
 mod read;
 mod resolve;
@@ -19,6 +20,7 @@ use crate::convert::to_u64;
 use crate::core::Core;
 use crate::layers::change::usage;
 use crate::layers::layer::Layer;
+use crate::layers::table::Table;
 use crate::map::walk;
 use crate::pool::Owner;
 use crate::sync::atomic::Ordering;
@@ -46,8 +48,11 @@ impl Drop for Handle {
 
 impl Device {
     pub(crate) fn open(owner: &Arc<Owner>, id: LayerId) -> Result<Device> {
-        // Under the table's lock: a removal either sees the handle or is seen here.
-        let table = owner.core.table.read();
+        Device::open_in(owner, &owner.core.table.read(), id)
+    }
+
+    /// Opened under the table's lock: a removal either sees the handle or is seen here.
+    pub(crate) fn open_in(owner: &Arc<Owner>, table: &Table, id: LayerId) -> Result<Device> {
         let entry = table.get(id)?;
         if entry.meta.is_removed() {
             return Err(Error::new(ErrorKind::NotFound, format!("{id} was removed")));
@@ -55,6 +60,11 @@ impl Device {
         entry.layer.handles.fetch_add(1, Ordering::AcqRel);
         let layer = Arc::clone(&entry.layer);
         Ok(Device { handle: Arc::new(Handle { layer, owner: Arc::clone(owner) }) })
+    }
+
+    /// Is this a handle on that very layer, and not on another that has its slot?
+    pub(crate) fn is_of(&self, layer: &Arc<Layer>) -> bool {
+        Arc::ptr_eq(&self.handle.layer, layer)
     }
 
     fn core(&self) -> &Core {
@@ -168,10 +178,6 @@ impl BlockDevice for Device {
         if self.read_only() {
             return Ok(());
         }
-        // Cleared before the flush: a write that comes in between sets it again.
-        self.handle.layer.unsynced.store(false, Ordering::Release);
-        self.core()
-            .flush()
-            .inspect_err(|_| self.handle.layer.unsynced.store(true, Ordering::Release))
+        self.core().flush_overwrites(&self.handle.layer)
     }
 }

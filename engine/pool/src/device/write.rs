@@ -16,7 +16,6 @@ use crate::convert::{low_u32, to_u64, to_usize};
 use crate::format::record::Record;
 use crate::planted::{Fault, planted};
 use crate::space::Extent;
-use crate::sync::atomic::Ordering;
 use crate::types::{BLOCK_BYTES, BLOCK_LENGTH, LogicalBlock};
 
 /// A request is carried out in parts of so many blocks (1 MiB): what it reserves and records stays small.
@@ -115,12 +114,10 @@ impl Device {
         match piece {
             WritePiece::InPlace { count, block } => {
                 let bytes = &data[..to_usize(count * BLOCK_BYTES)];
-                // Before the write: a fork must not miss it.
-                self.layer_state().unsynced.store(true, Ordering::Release);
-                self.core()
-                    .storage
-                    .write_at(block.offset_bytes(), bytes)
-                    .map_err(|source| self.write_failed(at, source))?;
+                let written = self.core().storage.write_at(block.offset_bytes(), bytes);
+                // Within the gate: a fork does not miss it.
+                self.layer_state().overwrites.has_ended();
+                written.map_err(|source| self.write_failed(at, source))?;
                 Ok(count)
             }
             WritePiece::New { count } => {

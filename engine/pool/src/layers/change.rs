@@ -11,7 +11,7 @@ use thinstore_storage::{Error, ErrorKind, Result};
 
 use super::layer::Layer;
 use super::table::Table;
-use crate::convert::to_u64;
+use crate::convert::{to_u64, to_usize};
 use crate::core::Core;
 use crate::format::geometry::MAXIMUM_DEVICE_BLOCKS;
 use crate::format::layer::{LayerFlags, LayerRecord, NAME_BYTES};
@@ -384,6 +384,11 @@ impl Core {
             self.reclaim_soon()?;
         }
         Ok(created)
+    }
+
+    /// How many layers one transaction can remove.
+    pub(crate) fn most_removals(&self) -> usize {
+        to_usize(batch_limit_bytes(self.ring) / (2 * REMOVE_RECORD_BYTES))
     }
 
     /// Records of a transaction are not divided between batches: all must fit in one.

@@ -6,6 +6,7 @@ use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
 
 use super::change::{NewLayer, usage, whole_blocks_bytes};
 use crate::convert::{to_u64, to_usize};
+use crate::device::Device;
 use crate::pool::Pool;
 use crate::types::{BLOCK_LENGTH, LayerId, Namespace};
 
@@ -47,20 +48,37 @@ impl Pool {
 
     /// A layer's document, if it has one.
     pub fn document(&self, id: LayerId) -> Result<Option<Vec<u8>>> {
-        let (document, length) = {
-            let table = self.core().table.read();
-            let Some(document) = table.get(id)?.meta.document else { return Ok(None) };
-            (document, to_usize(table.get(document)?.meta.content_bytes))
-        };
+        loop {
+            let Some((device, length)) = self.open_document(id)? else { return Ok(None) };
+            let mut bytes = vec![0; length];
+            let read = device.read(0, &mut bytes);
+            // A document goes with its layer, or with a change of it, whoever reads it: then its blocks may
+            // have been another's before they were read.
+            if self.is_document(id, &device)? {
+                return read.map(|()| Some(bytes));
+            }
+        }
+    }
+
+    /// A handle on a layer's document, taken under the lock under which it was found, and its length.
+    fn open_document(&self, id: LayerId) -> Result<Option<(Device, usize)>> {
+        let table = self.core().table.read();
+        let Some(document) = table.get(id)?.meta.document else { return Ok(None) };
+        let length = to_usize(table.get(document)?.meta.content_bytes);
         if length > DOCUMENT_BYTES {
             return Err(Error::new(
                 ErrorKind::Corrupt,
                 format!("the document of {id} says that it has {length} bytes"),
             ));
         }
-        let device = self.device(document)?;
-        let mut bytes = vec![0; length];
-        device.read(0, &mut bytes)?;
-        Ok(Some(bytes))
+        self.device_in(&table, document).map(|device| Some((device, length)))
+    }
+
+    /// Is this still the document of the layer?
+    fn is_document(&self, id: LayerId, device: &Device) -> Result<bool> {
+        let table = self.core().table.read();
+        let Some(document) = table.get(id)?.meta.document else { return Ok(false) };
+        let entry = table.get(document)?;
+        Ok(!entry.meta.is_removed() && device.is_of(&entry.layer))
     }
 }

@@ -13,6 +13,7 @@
 use thinstore_storage::Result;
 
 use super::change::{NewLayer, Placement, device_blocks, usage};
+use super::layer::Layer;
 use crate::core::Core;
 use crate::format::record::Record;
 use crate::planted::{Fault, planted};
@@ -56,8 +57,8 @@ impl Core {
         let layer = self.writable_layer(source)?;
         let made = {
             let _closed = layer.gate.close();
-            if layer.unsynced.swap(false, Ordering::AcqRel) && !planted(Fault::ForkDoesNotFlush) {
-                self.flush()?;
+            if layer.overwrites.wait_for_flush() && !planted(Fault::ForkDoesNotFlush) {
+                self.flush_overwrites(&layer)?;
             }
             let _shared = self.cut.read();
             let mut table = self.table.write();
@@ -110,14 +111,22 @@ impl Core {
         Ok(made)
     }
 
+    /// A flush, and a note of what it made durable of a layer's overwrites in place.
+    pub(crate) fn flush_overwrites(&self, layer: &Layer) -> Result<()> {
+        let ended = layer.overwrites.ended();
+        self.flush()?;
+        layer.overwrites.are_durable(ended);
+        Ok(())
+    }
+
     /// The layer itself becomes sealed.
     pub(crate) fn seal(&self, id: LayerId) -> Result<()> {
         self.check_writable()?;
         let layer = self.writable_layer(id)?;
         {
             let _closed = layer.gate.close();
-            if layer.unsynced.swap(false, Ordering::AcqRel) {
-                self.flush()?;
+            if layer.overwrites.wait_for_flush() {
+                self.flush_overwrites(&layer)?;
             }
             let _shared = self.cut.read();
             let table = self.table.write();

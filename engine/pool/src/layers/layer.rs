@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::device::gate::Gate;
+use crate::device::overwrites::Overwrites;
 use crate::device::range_lock::RangeLock;
 use crate::format::layer::{LayerFlags, LayerRecord};
 use crate::map::ownership::{Absorption, OwnDelta, Ownership};
@@ -43,8 +44,7 @@ pub(crate) struct Layer {
     own_page_blocks: AtomicI64,
     /// Open handles.
     pub(crate) handles: AtomicUsize,
-    /// Blocks were overwritten in place since the last flush: no record tells of them.
-    pub(crate) unsynced: AtomicBool,
+    pub(crate) overwrites: Overwrites,
     /// Writes to it wait for no room.
     pub(crate) hurried: AtomicBool,
     /// The layer's record differs from the one in the table's page.
@@ -62,7 +62,7 @@ impl Layer {
             own_data_blocks: AtomicI64::new(0),
             own_page_blocks: AtomicI64::new(0),
             handles: AtomicUsize::new(0),
-            unsynced: AtomicBool::new(false),
+            overwrites: Overwrites::default(),
             hurried: AtomicBool::new(false),
             changed: AtomicBool::new(true),
         }
