@@ -32,6 +32,8 @@ pub mod planted;
 mod planted;
 mod pool;
 mod room;
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules;
 mod space;
 mod sync;
 mod types;

@@ -25,6 +25,14 @@ pub(crate) struct GroupCommit {
     ended: Condvar,
 }
 
+#[cfg(all(test, feature = "shuttle"))]
+impl GroupCommit {
+    /// How many wait for a commit that is under way.
+    pub(crate) fn waiting(&self) -> usize {
+        self.ended.waiting()
+    }
+}
+
 impl Core {
     /// Makes durable all that was completed before this call: one journal write if there is something to
     /// record, and one flush of the storage.

@@ -52,12 +52,18 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 
 /// Waits for a change of what a [`Mutex`] guards.
 #[derive(Debug, Default)]
-pub(crate) struct Condvar(shuttle::sync::Condvar);
+pub(crate) struct Condvar {
+    inner: shuttle::sync::Condvar,
+    /// A count for tests, and no point where another thread goes on.
+    waiting: std::sync::atomic::AtomicUsize,
+}
 
 impl Condvar {
     pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        self.waiting.fetch_add(1, atomic::Ordering::Relaxed);
         let held = guard.held.take();
-        guard.held = held.map(|held| self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
+        guard.held = held.map(|held| self.inner.wait(held).unwrap_or_else(PoisonError::into_inner));
+        self.waiting.fetch_sub(1, atomic::Ordering::Relaxed);
     }
 
     /// Time passes at once: whoever else can go on may do so, and then the wait is over.
@@ -67,8 +73,14 @@ impl Condvar {
         guard.held = Some(guard.lock.take());
     }
 
+    /// Who waits now.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(atomic::Ordering::Relaxed)
+    }
+
     pub(crate) fn notify_all(&self) {
-        self.0.notify_all();
+        self.inner.notify_all();
     }
 }
 
