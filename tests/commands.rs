@@ -37,6 +37,7 @@ const COMMANDS: &[&str] = &[
     "inspect",
     "df",
     "check",
+    "grow",
     "serve",
     "demo",
     "completions",

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    check, commit, copy, demo, diff, export, import, init, inspect, manual, mount, remove, serve,
-    snapshot, usage,
+    check, commit, copy, demo, diff, export, grow, import, init, inspect, manual, mount, remove,
+    serve, snapshot, usage,
 };
 use crate::output::Format;
 
@@ -79,6 +79,8 @@ pub enum Command {
     Inspect(inspect::Inspect),
     /// Show who takes how much
     Df(usage::Df),
+    /// Make the pool larger, also while containers are mounted
+    Grow(grow::Grow),
     /// Look at every structure of the pool; changes nothing
     Check(check::Check),
     /// Run the daemon

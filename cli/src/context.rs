@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use thinstore_storage::Result;
+use thinstore_store::types::{UsageReport, UsageRequest};
 use thinstore_store::{Access, Connection, DaemonCommand, Operations, connect};
 
 use crate::arguments::Global;
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Format, Output};
 
 /// The store of root's containers.
 const SYSTEM_ROOT: &str = "/var/lib/thinstore";
@@ -34,6 +35,33 @@ impl Context {
         action: impl FnOnce(&dyn Operations) -> std::result::Result<T, Failure>,
     ) -> std::result::Result<T, Failure> {
         with_store_at(&self.root, access, action)
+    }
+
+    /// Says on stderr that the pool is nearly full, if it is: after a command that takes space.
+    pub fn warn_of_full_pool(&self, store: &dyn Operations) {
+        let request = UsageRequest { pool_only: true, ..UsageRequest::default() };
+        // what was asked for is done; a warning that cannot be had is none
+        if let Ok(report) = store.usage(&request) {
+            self.warn_if_full(&report);
+        }
+    }
+
+    /// Says on stderr that the pool is nearly full, if it is.
+    pub fn warn_if_full(&self, report: &UsageReport) {
+        if report.pool_full_warning_percent.is_none() {
+            return;
+        }
+        let message = format!(
+            "the pool is {}% full: remove containers or images, or make it larger with 'thinstore grow'",
+            report.pool_full_percent
+        );
+        match self.output.format() {
+            Format::Human => eprintln!("thinstore: warning: {message}"),
+            Format::Json => {
+                let warning = serde_json::json!({"warning": {"code": "full", "message": message}});
+                eprintln!("{warning}");
+            }
+        }
     }
 }
 

@@ -31,7 +31,11 @@ impl Commit {
             message: self.message,
             author: self.author,
         };
-        let outcome = context.with_store(Access::Write, |store| Ok(store.commit(&request)?))?;
+        let outcome = context.with_store(Access::Write, |store| {
+            let outcome = store.commit(&request)?;
+            context.warn_of_full_pool(store);
+            Ok(outcome)
+        })?;
         context.output.outcome(&outcome, || {
             let live = match outcome.live {
                 true => format!(", writes waited {}", duration(outcome.frozen_us)),

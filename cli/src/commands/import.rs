@@ -40,7 +40,10 @@ impl Import {
         });
         let progress = Arc::new(ImportProgress::new(context.output.shows_progress(), interrupt));
         let imported = context.with_store(Access::Write, |store| {
-            Ok(store.import(&request, input, progress.clone())?)
+            let outcome = store.import(&request, input, progress.clone())?;
+            progress.clear();
+            context.warn_of_full_pool(store);
+            Ok(outcome)
         });
         progress.clear();
         let outcome = imported?;

@@ -6,6 +6,7 @@ pub mod copy;
 pub mod demo;
 pub mod diff;
 pub mod export;
+pub mod grow;
 pub mod import;
 pub mod init;
 pub mod inspect;
@@ -48,6 +49,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Rmi(command) => command.run(context),
         Command::Inspect(command) => command.run(context),
         Command::Df(command) => command.run(context),
+        Command::Grow(command) => command.run(context),
         Command::Check(command) => return command.run(context),
         Command::Serve(command) => command.run(context),
         Command::Demo(command) => command.run(context),

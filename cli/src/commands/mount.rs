@@ -8,6 +8,7 @@ use thinstore_store::types::{AttachRequest, MountRequest, MountSpecification, Na
 use thinstore_store::{Access, mount_namespace};
 
 use super::import::absolute;
+use super::serve::check_environment;
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -57,7 +58,12 @@ impl Mount {
             mount_namespace: Some(mount_namespace()),
         };
         require_root("mounting a container")?;
-        let outcome = context.with_store(Access::Stay, |store| Ok(store.mount(&request)?))?;
+        check_environment()?;
+        let outcome = context.with_store(Access::Stay, |store| {
+            let outcome = store.mount(&request)?;
+            context.warn_of_full_pool(store);
+            Ok(outcome)
+        })?;
         context.output.outcome(&outcome, || {
             let how = if outcome.was_mounted { "is mounted on" } else { "mounted on" };
             format!("{} {how} {} ({})\n", outcome.name, outcome.directory.display(), outcome.device)
@@ -90,6 +96,7 @@ pub struct Attach {
 impl Attach {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
         require_root("attaching a device")?;
+        check_environment()?;
         let request = AttachRequest { name: self.name, read_only: self.read_only };
         let outcome = context.with_store(Access::Stay, |store| Ok(store.attach(&request)?))?;
         // the device is what was asked for, also of those who want to read little

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use thinstore_storage::{Error, ErrorKind};
-use thinstore_store::{Client, DaemonRecord, ErrorBody, Layout, ServeOptions, serve};
+use thinstore_store::{Client, DaemonRecord, ErrorBody, Layout, OnFull, ServeOptions, serve};
 
 use super::import::absolute;
 use crate::context::Context;
@@ -14,17 +14,48 @@ use crate::failure::Failure;
 /// How long a daemon that was told to end may take to close the pool.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Where a daemon that a command starts finds `--on-full`.
+const ON_FULL_VARIABLE: &str = "THINSTORE_ON_FULL";
+
 #[derive(Args, Debug)]
 pub struct Serve {
     /// End the daemon that runs; it refuses while something is mounted
     #[arg(long)]
     stop: bool,
+    /// What a write does that finds no room in the pool: error, or wait:SECONDS for some. A daemon that a
+    /// command starts takes it from the environment
+    #[arg(
+        long,
+        value_name = "error|wait:SECONDS",
+        env = ON_FULL_VARIABLE,
+        default_value = "error",
+        value_parser = on_full
+    )]
+    on_full: OnFull,
     /// Started by a command that needs a daemon: say on stdout when it is ready, and end when idle
     #[arg(long, hide = true, conflicts_with = "stop")]
     background: bool,
     /// How long nothing may need a background daemon before it ends
     #[arg(long, hide = true, default_value_t = 5000)]
     idle_ms: u64,
+}
+
+fn on_full(text: &str) -> Result<OnFull, String> {
+    text.parse().map_err(|error: Error| error.to_string())
+}
+
+/// Refuses a setting that the daemon would refuse: said before it is started for nothing.
+pub fn check_environment() -> Result<(), Failure> {
+    match std::env::var(ON_FULL_VARIABLE) {
+        Ok(text) => match text.parse::<OnFull>() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.context(ON_FULL_VARIABLE).into()),
+        },
+        Err(std::env::VarError::NotPresent) => Ok(()),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(Failure::usage(format!("{ON_FULL_VARIABLE} is no text")))
+        }
+    }
 }
 
 impl Serve {
@@ -49,6 +80,7 @@ impl Serve {
         let options = ServeOptions {
             service: true,
             idle: Duration::from_millis(self.idle_ms),
+            on_full: self.on_full,
             ready: Box::new(ready),
         };
         Ok(serve(absolute(&context.root)?, options)?)
@@ -63,6 +95,7 @@ impl Serve {
         let options = ServeOptions {
             service: false,
             idle: Duration::from_millis(self.idle_ms),
+            on_full: self.on_full,
             ready: Box::new(announce),
         };
         let result = serve(absolute(&context.root)?, options);

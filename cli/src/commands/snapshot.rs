@@ -23,7 +23,11 @@ impl Snapshot {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
         let request =
             SnapshotRequest { source: self.source, name: self.name, size_bytes: self.size };
-        let container = context.with_store(Access::Write, |store| Ok(store.snapshot(&request)?))?;
+        let container = context.with_store(Access::Write, |store| {
+            let container = store.snapshot(&request)?;
+            context.warn_of_full_pool(store);
+            Ok(container)
+        })?;
         context.output.outcome(&container, || format!("{}\n", container.name))
     }
 }

@@ -23,10 +23,11 @@ pub struct Df {
 
 impl Df {
     pub fn run(&self, context: &Context) -> Result<(), Failure> {
-        let request = UsageRequest { wait: self.wait };
+        let request = UsageRequest { wait: self.wait, pool_only: false };
         // what is pending is freed by whoever has the pool open for writing
         let access = if self.wait { Access::Write } else { Access::Read };
         let report = context.with_store(access, |store| Ok(store.usage(&request)?))?;
+        context.warn_if_full(&report);
         let style = context.output.style();
         context.output.value(&report, || match self.verbose {
             false => short(&report),
@@ -67,6 +68,7 @@ fn pool(report: &UsageReport) -> String {
     let rows = [[
         format_size(report.pool_size_bytes),
         format_size(report.pool_used_bytes),
+        format!("{}%", report.pool_full_percent),
         format_size(report.data_bytes),
         format_size(report.metadata_bytes),
         format_size(report.pending_free_bytes),
@@ -74,7 +76,16 @@ fn pool(report: &UsageReport) -> String {
         format_size(report.host_bytes),
     ]];
     table(
-        [">POOL SIZE", ">USED", ">DATA", ">METADATA", ">PENDING FREE", ">RESERVED", ">ON THE HOST"],
+        [
+            ">POOL SIZE",
+            ">USED",
+            ">FULL",
+            ">DATA",
+            ">METADATA",
+            ">PENDING FREE",
+            ">RESERVED",
+            ">ON THE HOST",
+        ],
         rows.into_iter(),
     )
 }
@@ -152,8 +163,8 @@ mod tests {
              Containers       0        0       0 B       0 B (0%)\n\
              Volumes          0        0       0 B       0 B (0%)\n\
              \n\
-             POOL SIZE      USED      DATA   METADATA   PENDING FREE   RESERVED   ON THE HOST\n  \
-               100 GiB   300 MiB   200 MiB     10 MiB            0 B      1 MiB       310 MiB\n"
+             POOL SIZE      USED   FULL      DATA   METADATA   PENDING FREE   RESERVED   ON THE HOST\n  \
+               100 GiB   300 MiB     0%   200 MiB     10 MiB            0 B      1 MiB       310 MiB\n"
         );
     }
 
@@ -167,6 +178,7 @@ mod tests {
             "data_bytes",
             "metadata_bytes",
             "reserved_bytes",
+            "pool_full_percent",
         ] {
             assert!(value[field].is_u64(), "{field}");
         }

@@ -153,6 +153,14 @@ impl Attachments {
         }
     }
 
+    /// While a container is being unmounted, its writes do not wait for room in the pool.
+    pub(crate) fn hurry(&self, name: &str, hurried: bool) {
+        let device = self.handles.lock().get(name).cloned();
+        if let Some(device) = device {
+            device.hurry(hurried);
+        }
+    }
+
     /// Lets go of the devices that the kernel cannot reach any more.
     fn drop_released(&self, exporter: &Exporter) -> Result<()> {
         let served: Vec<String> = exporter.list()?.into_iter().map(|device| device.name).collect();

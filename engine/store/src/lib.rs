@@ -51,6 +51,7 @@ pub use layout::Layout;
 pub use operations::{Input, NoProgress, Operations, Progress, ProgressEvent};
 pub use store::{DEVICE_SIZE_LIMIT_BYTES, InitOptions, OpenMode, POOL_SIZE_LIMIT_BYTES, Store};
 
+pub use thinstore_pool::OnFull;
 use thinstore_storage::{Error, ErrorKind};
 
 /// The error of an operation that was told to end.

@@ -10,9 +10,9 @@ use thinstore_storage::Result;
 use crate::types::{
     AttachOutcome, AttachRequest, BlockRange, CatRequest, CheckSummary, CommitOutcome,
     CommitRequest, ContainerSummary, CopyInRequest, CopyOutRequest, DetachOutcome, DiffRequest,
-    ExportRequest, ImageSummary, ImportOutcome, ImportRequest, InspectRequest, LayerSummary,
-    MountOutcome, MountRequest, NameRequest, PathChange, RemovedImage, SnapshotRequest, TreeEntry,
-    UsageReport, UsageRequest,
+    ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
+    InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
+    RemovedImage, SnapshotRequest, TreeEntry, UsageReport, UsageRequest,
 };
 
 /// How far a long operation is.
@@ -122,6 +122,9 @@ pub trait Operations: Send + Sync {
 
     /// Who takes how much.
     fn usage(&self, request: &UsageRequest) -> Result<UsageReport>;
+
+    /// Makes the pool larger, also while containers are mounted.
+    fn grow(&self, request: &GrowRequest) -> Result<GrowOutcome>;
 
     /// Makes an image of what a container has now.
     fn commit(&self, request: &CommitRequest) -> Result<CommitOutcome>;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use thinstore_pool::{OpenOptions, Pool, PoolOptions};
+use thinstore_pool::{OnFull, OpenOptions, Pool, PoolOptions};
 use thinstore_storage::{Error, ErrorKind, FileOptions, Result};
 
 use crate::attachments::{Attachments, kernel_can_export};
@@ -18,9 +18,9 @@ use crate::takeover::open_pool_file;
 use crate::types::{
     AttachOutcome, AttachRequest, BlockRange, CatRequest, CheckSummary, CommitOutcome,
     CommitRequest, ContainerSummary, CopyInRequest, CopyOutRequest, DetachOutcome, DiffRequest,
-    ExportRequest, ImageSummary, ImportOutcome, ImportRequest, InspectRequest, LayerSummary,
-    MountOutcome, MountRequest, NameRequest, PathChange, RemovedImage, SnapshotRequest, TreeEntry,
-    UsageReport, UsageRequest,
+    ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
+    InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
+    RemovedImage, SnapshotRequest, TreeEntry, UsageReport, UsageRequest,
 };
 
 /// The largest device: three levels above the data pages of the map.
@@ -57,14 +57,7 @@ impl Default for InitOptions {
 impl InitOptions {
     fn check(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::new(ErrorKind::Usage, message));
-        check_multiple("the pool's size", self.size_bytes)?;
-        if self.size_bytes > POOL_SIZE_LIMIT_BYTES {
-            return refuse(format!(
-                "a pool of {} is beyond the limit of {}",
-                format_size(self.size_bytes),
-                format_size(POOL_SIZE_LIMIT_BYTES)
-            ));
-        }
+        check_pool_size(self.size_bytes)?;
         let run = self.allocation_run_bytes;
         if !run.is_power_of_two() || !(4 << 10..=1 << 20).contains(&run) {
             return refuse(format!(
@@ -74,6 +67,21 @@ impl InitOptions {
         }
         check_device_size(self.device_size_bytes)
     }
+}
+
+fn check_pool_size(bytes: u64) -> Result<()> {
+    check_multiple("the pool's size", bytes)?;
+    if bytes > POOL_SIZE_LIMIT_BYTES {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!(
+                "a pool of {} is beyond the limit of {}",
+                format_size(bytes),
+                format_size(POOL_SIZE_LIMIT_BYTES)
+            ),
+        ));
+    }
+    Ok(())
 }
 
 fn check_multiple(what: &str, bytes: u64) -> Result<()> {
@@ -177,6 +185,11 @@ impl Store {
     /// Errors: `NotFound` without a store, `InUse` with a sentence that names who has it, `Corrupt` and
     /// `Incompatible` for a file that is not a pool, or not one of ours.
     pub fn open(root: &Path, mode: OpenMode) -> Result<Store> {
+        Store::open_with(root, mode, OnFull::Error)
+    }
+
+    /// As [`Store::open`]; `on_full` says what a write does that finds no room in the pool.
+    pub fn open_with(root: &Path, mode: OpenMode, on_full: OnFull) -> Result<Store> {
         // the daemon works elsewhere than where it was started
         let root = std::path::absolute(root).map_err(|error| {
             Error::io(format!("cannot find out where {} is", root.display()), error)
@@ -185,7 +198,8 @@ impl Store {
         Store::require(&layout)?;
         let read_only = mode == OpenMode::Read;
         let storage = open_pool_file(&layout, read_only)?;
-        let options = OpenOptions { read_only, background: !read_only, ..OpenOptions::default() };
+        let options =
+            OpenOptions { read_only, background: !read_only, on_full, ..OpenOptions::default() };
         let pool = Pool::open(Arc::new(storage), &options)?;
         let attachments = Attachments::new(layout.clone());
         let store = Store {
@@ -438,7 +452,13 @@ impl Operations for Store {
         if request.wait {
             self.pool.wait_for_frees()?;
         }
-        self.report_usage()
+        Ok(if request.pool_only { self.report_pool() } else { self.report_usage()? })
+    }
+
+    fn grow(&self, request: &GrowRequest) -> Result<GrowOutcome> {
+        check_pool_size(request.size_bytes)?;
+        self.pool.grow(request.size_bytes)?;
+        Ok(GrowOutcome { pool_size_bytes: self.pool.usage().size_bytes })
     }
 
     fn commit(&self, request: &CommitRequest) -> Result<CommitOutcome> {

@@ -17,7 +17,6 @@ use crate::types::{
 impl Store {
     pub(crate) fn report_usage(&self) -> Result<UsageReport> {
         let catalog = self.catalog();
-        let pool = self.pool().usage();
         let images = self.image_usages(&catalog)?;
         let containers = self.container_usages(&catalog)?;
         let volumes = self.volume_usages()?;
@@ -26,7 +25,13 @@ impl Store {
             containers: container_totals(&containers),
             volumes: volume_totals(&volumes),
         };
-        Ok(UsageReport {
+        Ok(UsageReport { summary, images, containers, volumes, ..self.report_pool() })
+    }
+
+    /// The pool's own figures.
+    pub(crate) fn report_pool(&self) -> UsageReport {
+        let pool = self.pool().usage();
+        UsageReport {
             pool_size_bytes: pool.size_bytes,
             pool_used_bytes: pool.used_bytes,
             pending_free_bytes: pool.pending_free_bytes,
@@ -34,12 +39,11 @@ impl Store {
             metadata_bytes: pool.metadata_bytes,
             fixed_bytes: pool.fixed_bytes,
             reserved_bytes: pool.reserved_bytes,
+            pool_full_percent: pool.full_percent,
+            pool_full_warning_percent: pool.full_warning_percent,
             host_bytes: self.host_bytes(),
-            summary,
-            images,
-            containers,
-            volumes,
-        })
+            ..UsageReport::default()
+        }
     }
 
     /// What the pool's file takes on the host; a block device is as large as it is.

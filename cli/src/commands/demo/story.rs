@@ -37,7 +37,7 @@ fn io(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
 
 /// The bytes of the pool in use, when all that was removed is free again.
 fn used_bytes(store: &dyn Operations) -> Result<Option<u64>, Failure> {
-    Ok(Some(store.usage(&UsageRequest { wait: true })?.pool_used_bytes))
+    Ok(Some(store.usage(&UsageRequest { wait: true, ..UsageRequest::default() })?.pool_used_bytes))
 }
 
 fn named(name: &str) -> NameRequest {
@@ -325,7 +325,7 @@ impl<'a, 'b> Story<'a, 'b> {
     fn look(&mut self, store: &dyn Operations) -> Result<(), Failure> {
         self.teller.step(
             "thinstore df -v",
-            || Ok(store.usage(&UsageRequest { wait: true })?),
+            || Ok(store.usage(&UsageRequest { wait: true, ..UsageRequest::default() })?),
             |usage| {
                 let line = |name: &str, size: u64, shared: u64, unique: u64| {
                     format!(

@@ -176,8 +176,14 @@ impl DeviceService {
     }
 
     /// Writes `data` as far as the file goes; the answer is how far. Past the end there is no space, as
-    /// on any block device.
-    pub(crate) fn write(&self, inode: u64, offset_bytes: u64, data: &[u8]) -> Answer<usize> {
+    /// on any block device. Where the device has no room for it, `waits` says whether it may wait.
+    pub(crate) fn write(
+        &self,
+        inode: u64,
+        offset_bytes: u64,
+        data: &[u8],
+        waits: bool,
+    ) -> Answer<usize> {
         let entry = self.entry(inode)?;
         if entry.read_only {
             return Err(FileError(libc::EROFS));
@@ -187,9 +193,20 @@ impl DeviceService {
             return Err(FileError(libc::ENOSPC));
         }
         let data = data.get(..length).unwrap_or_default();
-        let answer = ask(&entry, "write", offset_bytes, |device| device.write(offset_bytes, data));
+        let answer = ask(&entry, "write", offset_bytes, |device| {
+            if waits {
+                device.write(offset_bytes, data)
+            } else {
+                device.write_at_once(offset_bytes, data)
+            }
+        });
         entry.note_change();
         answer.map(|()| length)
+    }
+
+    /// Would a write that finds no room wait for some?
+    pub(crate) fn waits_for_room(&self, inode: u64) -> bool {
+        self.entry(inode).is_ok_and(|entry| entry.device.waits_for_room())
     }
 
     /// Makes what was written durable.
@@ -307,14 +324,14 @@ mod tests {
     #[test]
     fn reads_and_writes_stop_at_the_end_of_the_device() {
         let (service, inode) = serve(false);
-        assert_eq!(service.write(inode, (1 << 20) - 4, b"abcdefgh"), Ok(4));
+        assert_eq!(service.write(inode, (1 << 20) - 4, b"abcdefgh", false), Ok(4));
         let mut buffer = [0; 8];
         assert_eq!(service.read(inode, (1 << 20) - 4, &mut buffer), Ok(4));
         assert_eq!(&buffer[..4], b"abcd");
         assert_eq!(service.read(inode, 1 << 20, &mut buffer), Ok(0));
         assert_eq!(service.read(inode, u64::MAX, &mut buffer), Ok(0));
-        assert_eq!(service.write(inode, 1 << 20, b"x"), Err(FileError(libc::ENOSPC)));
-        assert_eq!(service.write(inode, 1 << 20, b""), Ok(0));
+        assert_eq!(service.write(inode, 1 << 20, b"x", false), Err(FileError(libc::ENOSPC)));
+        assert_eq!(service.write(inode, 1 << 20, b"", false), Ok(0));
     }
 
     #[test]
@@ -322,7 +339,7 @@ mod tests {
         let (service, inode) = serve(true);
         assert_eq!(service.open(inode, libc::O_RDWR), Err(FileError(libc::EROFS)));
         assert_eq!(service.open(inode, libc::O_RDONLY), Ok(()));
-        assert_eq!(service.write(inode, 0, b"x"), Err(FileError(libc::EROFS)));
+        assert_eq!(service.write(inode, 0, b"x", false), Err(FileError(libc::EROFS)));
         assert_eq!(service.allocate(inode, 0, 4096, PUNCH), Err(FileError(libc::EROFS)));
         assert_eq!(service.attributes(inode).unwrap().permissions, 0o400);
     }
@@ -331,7 +348,7 @@ mod tests {
     fn a_hole_and_a_zeroed_range_read_as_zeroes_also_where_blocks_are_partly_covered() {
         for mode in [PUNCH, ZERO] {
             let (service, inode) = serve(false);
-            service.write(inode, 0, &[7; 16384]).unwrap();
+            service.write(inode, 0, &[7; 16384], false).unwrap();
             service.allocate(inode, 100, 10000, mode).unwrap();
             let mut buffer = [1; 16384];
             service.read(inode, 0, &mut buffer).unwrap();
@@ -402,7 +419,7 @@ mod tests {
         service.sync(inode).unwrap();
         assert_eq!(flushes(), 1);
         // A write that failed may have changed something.
-        assert_eq!(service.write(inode, 0, b"x"), Err(FileError(libc::ENOSPC)));
+        assert_eq!(service.write(inode, 0, b"x", false), Err(FileError(libc::ENOSPC)));
         device.fails.store(true, Ordering::Relaxed);
         assert_eq!(service.sync(inode), Err(FileError(libc::EIO)));
         device.fails.store(false, Ordering::Relaxed);

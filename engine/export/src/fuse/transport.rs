@@ -3,7 +3,8 @@
 //! Many threads read from the one descriptor, and each does what it reads: a request that waits for the
 //! storage then holds up no other, and one that does not is answered without a switch of threads. What
 //! may take long (a flush, a large discard) is done on the spot as well while few of its kind are under
-//! way, and handed to the slow lane beyond that, so that threads for reads and writes are always left.
+//! way, and handed to the slow lane beyond that, so that threads for reads and writes are always left. A
+//! write that waits for room in the pool does so in a lane of its own.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -51,6 +52,12 @@ const SLOW_ON_THE_SPOT: usize = 16;
 
 /// Threads that do the slow requests beyond that.
 const SLOW_THREADS: usize = 16;
+
+/// Threads that wait with writes for room in the pool. More writes than these stand behind them: no room
+/// for the first is none for the next, and the kernel bounds how many there are.
+const WAITING_THREADS: usize = 8;
+
+const NO_ROOM: FileError = FileError(libc::ENOSPC);
 
 /// A connection being served.
 pub(crate) struct Connection {
@@ -125,13 +132,15 @@ fn configuration() -> Config {
 struct Transport {
     service: Arc<DeviceService>,
     slow: Lane,
+    waiting: Lane,
     slow_on_the_spot: AtomicUsize,
 }
 
 impl Transport {
     fn start(service: Arc<DeviceService>) -> io::Result<Transport> {
         let slow = Lane::start("export-slow", SLOW_THREADS)?;
-        Ok(Transport { service, slow, slow_on_the_spot: AtomicUsize::new(0) })
+        let waiting = Lane::start("export-waiting", WAITING_THREADS)?;
+        Ok(Transport { service, slow, waiting, slow_on_the_spot: AtomicUsize::new(0) })
     }
 
     /// Does a request that may take long, here or in the slow lane.
@@ -191,6 +200,14 @@ fn file_attributes(attributes: &Attributes) -> FileAttr {
 fn reply_empty(reply: ReplyEmpty, answer: Result<(), FileError>) {
     match answer {
         Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn reply_written(reply: ReplyWrite, answer: Result<usize, FileError>) {
+    match answer.map(u32::try_from) {
+        Ok(Ok(written)) => reply.written(written),
+        Ok(Err(_)) => reply.error(Errno::EIO),
         Err(error) => reply.error(errno(error)),
     }
 }
@@ -310,13 +327,18 @@ impl Filesystem for Transport {
     ) {
         let answer = with_buffer(data.len(), |buffer| {
             buffer.copy_from_slice(data);
-            self.service.write(inode.0, offset_bytes, buffer)
+            self.service.write(inode.0, offset_bytes, buffer, false)
         });
-        match answer.unwrap_or(Err(FileError(libc::EINVAL))).map(u32::try_from) {
-            Ok(Ok(written)) => reply.written(written),
-            Ok(Err(_)) => reply.error(Errno::EIO),
-            Err(error) => reply.error(errno(error)),
+        let answer = answer.unwrap_or(Err(FileError(libc::EINVAL)));
+        if answer == Err(NO_ROOM) && self.service.waits_for_room(inode.0) {
+            // It waits elsewhere: the threads here are for those that need no room, or bring some.
+            let (service, data) = (Arc::clone(&self.service), data.to_vec());
+            self.waiting.submit(Box::new(move || {
+                reply_written(reply, service.write(inode.0, offset_bytes, &data, true));
+            }));
+            return;
         }
+        reply_written(reply, answer);
     }
 
     fn flush(

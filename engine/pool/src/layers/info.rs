@@ -148,6 +148,7 @@ impl Core {
     }
 
     pub(crate) fn usage(&self) -> Usage {
+        self.note_fullness();
         let geometry = self.pages.space.geometry();
         let counts = self.pages.space.counts();
         let count = |value: i64| u64::try_from(value).unwrap_or(0);

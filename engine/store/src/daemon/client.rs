@@ -25,9 +25,9 @@ use crate::operations::{Input, Operations, Progress};
 use crate::types::{
     AttachOutcome, AttachRequest, BlockRange, CatRequest, CheckSummary, CommitOutcome,
     CommitRequest, ContainerSummary, CopyInRequest, CopyOutRequest, DetachOutcome, DiffRequest,
-    ExportRequest, ImageSummary, ImportOutcome, ImportRequest, InspectRequest, LayerSummary,
-    MountOutcome, MountRequest, NameRequest, PathChange, RemovedImage, SnapshotRequest, TreeEntry,
-    UsageReport, UsageRequest, VersionInfo,
+    ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
+    InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
+    RemovedImage, SnapshotRequest, TreeEntry, UsageReport, UsageRequest, VersionInfo,
 };
 
 /// How long a daemon may take to accept a connection and to say its version.
@@ -320,6 +320,10 @@ impl Operations for Client {
 
     fn usage(&self, request: &UsageRequest) -> Result<UsageReport> {
         self.get("/v1/usage", request)
+    }
+
+    fn grow(&self, request: &GrowRequest) -> Result<GrowOutcome> {
+        self.post("/v1/grow", request)
     }
 
     fn commit(&self, request: &CommitRequest) -> Result<CommitOutcome> {

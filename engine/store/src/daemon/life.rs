@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use thinstore_pool::OnFull;
 use thinstore_storage::{Error, ErrorKind, Result};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,6 +38,8 @@ pub struct ServeOptions {
     pub service: bool,
     /// How long nothing may need it before it ends (when it is not a service).
     pub idle: Duration,
+    /// What a write does that finds no room in the pool.
+    pub on_full: OnFull,
     /// Called once, when requests are answered.
     pub ready: Box<dyn FnOnce(&DaemonRecord)>,
 }
@@ -48,7 +51,7 @@ pub fn serve(root: PathBuf, options: ServeOptions) -> Result<()> {
     // before any thread: they inherit it
     let missing = if crate::store::is_root() { thinstore_export::harden() } else { Vec::new() };
     let patience = if options.service { SERVICE_PATIENCE } else { Duration::ZERO };
-    let store = Arc::new(open(&root, patience)?);
+    let store = Arc::new(open(&root, patience, options.on_full)?);
     for missing in missing {
         tracing::warn!("devices may stop when memory is short: {missing}");
     }
@@ -73,10 +76,10 @@ pub fn serve(root: PathBuf, options: ServeOptions) -> Result<()> {
 }
 
 /// Opens the store, waiting a little for a command that owns it for a moment.
-fn open(root: &Path, patience: Duration) -> Result<Store> {
+fn open(root: &Path, patience: Duration, on_full: OnFull) -> Result<Store> {
     let deadline = Instant::now() + patience;
     loop {
-        match Store::open(root, OpenMode::Daemon) {
+        match Store::open_with(root, OpenMode::Daemon, on_full) {
             Err(error) if error.kind() == ErrorKind::InUse && Instant::now() < deadline => {
                 std::thread::sleep(IDLE_CHECK_INTERVAL);
             }

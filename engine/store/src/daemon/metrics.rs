@@ -15,7 +15,7 @@ use crate::types::{ContainerState, ContainerSummary, UsageReport, UsageRequest};
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let asked = shared.clone();
     let figures = tokio::task::spawn_blocking(move || -> Result<_> {
-        let usage = asked.operations.usage(&UsageRequest { wait: false })?;
+        let usage = asked.operations.usage(&UsageRequest::default())?;
         Ok((usage, asked.operations.containers()?))
     })
     .await;
@@ -59,6 +59,12 @@ fn store_metrics(usage: &UsageReport, containers: &[ContainerSummary]) -> String
         ("pool_data_bytes", "Blocks that hold data", usage.data_bytes),
         ("pool_metadata_bytes", "Maps and tables", usage.metadata_bytes),
         ("pool_reserved_bytes", "Kept back for removals", usage.reserved_bytes),
+        ("pool_full_percent", "Of what data can take", usage.pool_full_percent.into()),
+        (
+            "pool_full_warning_percent",
+            "The mark that the pool is full to, 80 or 95; else 0",
+            usage.pool_full_warning_percent.unwrap_or_default().into(),
+        ),
         ("images", "Images", usage.summary.images.total),
         ("containers", "Containers", usage.summary.containers.total),
         ("containers_attached", "Containers that are attached", count(ContainerState::Attached)),

@@ -60,6 +60,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/import", post(import));
     let changes = Router::new()
         .route("/v1/snapshot", ordered(|store, request| store.snapshot(&request)))
+        .route("/v1/grow", ordered(|store, request| store.grow(&request)))
         .route("/v1/commit", ordered(|store, request| store.commit(&request)))
         .route("/v1/attach", ordered(|store, request| store.attach(&request)))
         .route("/v1/detach", ordered(|store, request| store.detach(&request)))

@@ -164,7 +164,10 @@ impl Store {
         let record = self.mount_record(container)?;
         let mounted = self.attachments().place_of(&name)?.and_then(|place| place.mount);
         if let Some(mount) = &mounted {
-            self.unmount_directory(&mount.mount_point, record.as_ref())
+            self.attachments().hurry(&name, true);
+            let unmounted = self.unmount_directory(&mount.mount_point, record.as_ref());
+            self.attachments().hurry(&name, false);
+            unmounted
                 .map_err(|error| error.context(format!("the container '{name}' stays mounted")))?;
         }
         // a device that was only attached, with no mount of ours, stays

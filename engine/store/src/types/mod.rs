@@ -26,5 +26,6 @@ pub use mounting::{
     MountSpecification,
 };
 pub use usage::{
-    ContainerUsage, ImageUsage, UsageReport, UsageRequest, UsageSummary, UsageTotals, VolumeUsage,
+    ContainerUsage, GrowOutcome, GrowRequest, ImageUsage, UsageReport, UsageRequest, UsageSummary,
+    UsageTotals, VolumeUsage,
 };

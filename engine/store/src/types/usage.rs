@@ -13,6 +13,23 @@ pub struct UsageRequest {
     /// First wait until nothing that was removed is still pending.
     #[serde(default)]
     pub wait: bool,
+    /// Only the pool's own figures: no sums, no images, containers and volumes.
+    #[serde(default)]
+    pub pool_only: bool,
+}
+
+/// How large the pool is to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowRequest {
+    /// Larger than it is.
+    pub size_bytes: u64,
+}
+
+/// How large the pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowOutcome {
+    /// The pool's size.
+    pub pool_size_bytes: u64,
 }
 
 /// An image's share.
@@ -121,6 +138,12 @@ pub struct UsageReport {
     pub fixed_bytes: u64,
     /// Kept back so that a full pool can still remove.
     pub reserved_bytes: u64,
+    /// How much of what data can take is taken, 0 to 100: at 100, writes to new blocks fail or wait.
+    #[serde(default)]
+    pub pool_full_percent: u8,
+    /// 80 or 95 when the pool has become that full, and until it is 5 percent below.
+    #[serde(default)]
+    pub pool_full_warning_percent: Option<u8>,
     /// What the pool's file takes on the host (its holes left out).
     pub host_bytes: u64,
     /// Sums by kind.
