@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use thinstore_pool::{BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions};
+use thinstore_pool::{
+    BLOCK_BYTES, Device, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions,
+};
 use thinstore_storage::{
     BlockDevice, CrashImage, CrashPolicy, DiskOperation, ErrorKind, FailedSync, FailedWrite, Fault,
     FaultPlan, SimulatedDisk, Storage,
@@ -20,6 +22,8 @@ const POOL_BYTES: u64 = 8 << 20;
 const DEVICE_BLOCKS: u64 = 700;
 const NAMES: Namespace = Namespace(1);
 const SECTOR: usize = 512;
+/// Where docs/format.md says the superblocks lie.
+const SUPERBLOCK_BLOCKS: [u64; 2] = [0, 35];
 
 /// A small generator with a seed (xorshift64*; Vigna, 2016).
 struct Random(u64);
@@ -93,7 +97,10 @@ fn survivor(image: &CrashImage, policy: CrashPolicy, second: u64) -> SimulatedDi
 
 /// Looks at what a crash left.
 fn verify(image: &CrashImage, policy: CrashPolicy, second: u64, model: &Model) {
-    let pool = open(survivor(image, policy, second));
+    verify_pool(&open(survivor(image, policy, second)), model);
+}
+
+fn verify_pool(pool: &Pool, model: &Model) {
     let report = pool.check().unwrap();
     assert!(report.is_clean(), "{:#?}", report.findings);
     let mut found = BTreeMap::new();
@@ -102,12 +109,11 @@ fn verify(image: &CrashImage, policy: CrashPolicy, second: u64, model: &Model) {
     }
     for (name, layer) in &model.layers {
         match found.remove(name) {
-            Some(id) => verify_layer(&pool, id, name, layer),
+            Some(id) => verify_layer(pool, id, name, layer),
             None => assert!(layer.uncertain, "{name} is gone"),
         }
     }
     assert!(found.is_empty(), "{found:?} should be gone");
-    drop(pool);
 }
 
 fn verify_layer(pool: &Pool, id: LayerId, name: &str, layer: &ModelLayer) {
@@ -186,13 +192,17 @@ impl Scenario {
     }
 
     fn write(&mut self) {
-        let Some((name, id)) = self.pick(true) else { return };
         let start = match self.random.below(3) {
             0 => self.random.below(8),
             1 => 250 + self.random.below(12),
             _ => self.random.below(DEVICE_BLOCKS - 20),
         };
         let count = 1 + self.random.below(12);
+        self.write_range(start, count);
+    }
+
+    fn write_range(&mut self, start: u64, count: u64) {
+        let Some((name, id)) = self.pick(true) else { return };
         let mut data = Vec::new();
         {
             let mut model = self.model.lock();
@@ -256,10 +266,14 @@ impl Scenario {
 
     fn remove(&mut self) {
         let Some((name, id)) = self.pick(false) else { return };
-        self.model.lock().layers.get_mut(&name).unwrap().uncertain = true;
+        self.remove_layer(&name, id);
+    }
+
+    fn remove_layer(&self, name: &str, id: LayerId) {
+        self.model.lock().layers.get_mut(name).unwrap().uncertain = true;
         self.pool.remove(id).unwrap();
         let mut model = self.model.lock();
-        model.layers.remove(&name);
+        model.layers.remove(name);
         model.settle();
     }
 
@@ -275,11 +289,46 @@ impl Scenario {
             _ => self.pool.checkpoint().unwrap(),
         }
     }
+
+    /// Few blocks, overwritten in place again and again, and forks between.
+    fn overwrite_and_fork(&mut self) {
+        match self.random.below(8) {
+            0..=3 => {
+                let start = self.random.below(3);
+                self.write_range(start, 1);
+            }
+            4..=5 => self.flush(),
+            6 => self.commit(),
+            _ => self.remove_sealed(),
+        }
+    }
+
+    /// The only writable layer then owns what it shared with the sealed ones, and overwrites it again.
+    fn remove_sealed(&mut self) {
+        let sealed: Vec<String> = {
+            let model = self.model.lock();
+            let sealed = model.layers.iter().filter(|(_, layer)| layer.sealed);
+            sealed.map(|(name, _)| name.clone()).collect()
+        };
+        for name in sealed {
+            let id = self.pool.find(NAMES, &name).unwrap();
+            self.remove_layer(&name, id);
+        }
+    }
+}
+
+/// Between two operations either superblock alone leads to everything.
+fn look_through_either_superblock(disk: &SimulatedDisk, model: &Model) {
+    for superblock in SUPERBLOCK_BLOCKS {
+        let left = disk.image().disk(CrashPolicy::KeepAll);
+        left.corrupt(superblock * BLOCK_BYTES + 100, &[0xa5; 64]).unwrap();
+        verify_pool(&open(left), model);
+    }
 }
 
 /// Runs one scenario and looks at `looks` possible outcomes of a crash after each operation of the disk.
 /// Gives how many outcomes were looked at.
-fn search(seed: u64, steps: u32, looks: u64) -> u64 {
+fn search(seed: u64, steps: u32, looks: u64, step: fn(&mut Scenario)) -> u64 {
     let disk = Arc::new(SimulatedDisk::new(POOL_BYTES));
     let pool_options = PoolOptions {
         size_bytes: POOL_BYTES,
@@ -318,7 +367,8 @@ fn search(seed: u64, steps: u32, looks: u64) -> u64 {
     let mut scenario = Scenario { pool, model, random, next_value: 0, next_name: 0 };
     scenario.create();
     for _ in 0..steps {
-        scenario.step();
+        step(&mut scenario);
+        look_through_either_superblock(&disk, &scenario.model.lock());
         if failed.load(Ordering::Relaxed) {
             break;
         }
@@ -332,10 +382,17 @@ fn search(seed: u64, steps: u32, looks: u64) -> u64 {
 fn acknowledged_writes_and_layers_survive_any_loss_of_power() {
     let mut cuts = 0;
     for seed in seeds() {
-        cuts += search(seed, 60, 2);
+        cuts += search(seed, 60, 2, Scenario::step);
     }
     println!("{cuts} cuts");
     assert!(cuts > 4000, "{cuts} cuts are too few to say anything");
+}
+
+#[test]
+fn a_snapshot_of_blocks_that_were_overwritten_in_place_survives_any_loss_of_power() {
+    for seed in seeds() {
+        search(seed, 60, 4, Scenario::overwrite_and_fork);
+    }
 }
 
 /// The seeds of a run: `THINSTORE_CRASH_SEEDS` is how many, or `first..end`.
@@ -398,6 +455,22 @@ fn work_until_failure(pool: &Pool, model: &mut Model) -> Option<ErrorKind> {
     attempt(model).err().map(|error| error.kind())
 }
 
+/// Something has failed. Whatever is acknowledged all the same must be there.
+fn go_on(pool: &Pool, model: &mut Model) {
+    let names: Vec<String> = model.layers.keys().cloned().collect();
+    for (value, name) in (1_000_000..).zip(names) {
+        let Some(id) = pool.find(NAMES, &name) else { continue };
+        let device = pool.device(id).unwrap();
+        let values =
+            model.layers.get_mut(&name).unwrap().blocks.entry(1).or_insert_with(|| vec![0]);
+        values.push(value);
+        let data = block_of(value);
+        if device.write(BLOCK_BYTES, &data).and_then(|()| device.flush()).is_ok() {
+            values.drain(..values.len() - 1);
+        }
+    }
+}
+
 /// Lets the operation of each number fail in turn; gives how many runs it took until none failed.
 fn fail_each(operation: DiskOperation, fault: Fault, plan: &FaultPlan) -> u64 {
     for number in 1.. {
@@ -417,6 +490,9 @@ fn fail_each(operation: DiskOperation, fault: Fault, plan: &FaultPlan) -> u64 {
             Ok(pool) => work_until_failure(pool, &mut model).is_some(),
             Err(_) => true,
         };
+        if let (Ok(pool), true) = (&opened, failed) {
+            go_on(pool, &mut model);
+        }
         // First as if the process had been killed, then as if power had failed as well.
         drop(opened);
         disk.set_faults(FaultPlan::new());
@@ -449,3 +525,81 @@ fn a_read_a_write_or_a_flush_that_fails_loses_nothing_that_was_acknowledged() {
         assert!(fail_each(DiskOperation::Sync, Fault::InputOutput, &plan) > 30);
     }
 }
+
+/// Writes block after block, without a flush, until so many batches were written; gives the number of each
+/// among the writes.
+fn write_batches(disk: &SimulatedDisk, device: &Device, fill: u8, batches: usize) -> Vec<u64> {
+    let before = disk.operations();
+    let mut found = Vec::new();
+    for block in (0..DEVICE_BLOCKS).cycle() {
+        let operations = disk.operations();
+        device.write(block * BLOCK_BYTES, &[fill; 4096]).unwrap();
+        // One write for the data; where there is a second, it is that of a batch.
+        if disk.operations() > operations + 1 {
+            found.push(disk.operations() - before);
+        }
+        if found.len() == batches {
+            break;
+        }
+    }
+    found
+}
+
+fn new_device() -> (SimulatedDisk, LayerId) {
+    let disk = Arc::new(SimulatedDisk::new(2 * POOL_BYTES));
+    let pool_options = PoolOptions {
+        size_bytes: 2 * POOL_BYTES,
+        journal_bytes: Some(256 << 10),
+        default_device_size_bytes: DEVICE_BLOCKS * BLOCK_BYTES,
+        ..PoolOptions::default()
+    };
+    Pool::create(&*disk, &pool_options).unwrap();
+    let pool = Pool::open(Arc::clone(&disk) as Arc<dyn Storage>, &options()).unwrap();
+    let id = pool.create_layer(NewLayer::default()).unwrap();
+    // Closed, so that what works on it next allocates as whoever finds it unchanged.
+    drop(pool);
+    (disk.image().disk(CrashPolicy::KeepAll), id)
+}
+
+/// Works on a disk, and gives it as it was then: without what closing the pool does.
+fn work_on<T>(
+    disk: SimulatedDisk,
+    id: LayerId,
+    work: impl FnOnce(&SimulatedDisk, &Device) -> T,
+) -> (SimulatedDisk, T) {
+    let disk = Arc::new(disk);
+    let pool = Pool::open(Arc::clone(&disk) as Arc<dyn Storage>, &options()).unwrap();
+    let result = work(&disk, &pool.device(id).unwrap());
+    (disk.image().disk(CrashPolicy::KeepAll), result)
+}
+
+/// Of two batches the first is lost, and the second stays. After the recovery, another one as long as the first
+/// takes its place: what follows it is from another life.
+#[test]
+fn a_batch_that_a_loss_of_power_left_over_is_not_taken_for_a_later_one() {
+    let (disk, id) = new_device();
+    let (_, batches) = work_on(disk, id, |disk, device| write_batches(disk, device, 1, 2));
+    let (disk, id) = new_device();
+    let (disk, _) = work_on(disk, id, |disk, device| {
+        let plan = FaultPlan::new();
+        disk.set_faults(plan.once(DiskOperation::Write, batches[0], Fault::Ignored));
+        write_batches(disk, device, 1, 2)
+    });
+    let (disk, _) = work_on(disk, id, |disk, device| {
+        let mut contents = vec![1; (DEVICE_BLOCKS * BLOCK_BYTES) as usize];
+        device.read(0, &mut contents).unwrap();
+        assert!(contents.iter().all(|byte| *byte == 0), "nothing was flushed before the loss");
+        write_batches(disk, device, 2, 1)
+    });
+    let (_, contents) = work_on(disk, id, |_, device| {
+        let mut contents = vec![1; (DEVICE_BLOCKS * BLOCK_BYTES) as usize];
+        device.read(0, &mut contents).unwrap();
+        contents
+    });
+    assert!(contents.contains(&2), "the batch that took its place is there");
+    assert!(!contents.contains(&1), "blocks are back from before the first loss");
+}
+
+#[cfg(feature = "planted-faults")]
+#[path = "power_loss/planted.rs"]
+mod planted;
