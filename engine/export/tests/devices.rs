@@ -16,7 +16,7 @@ use support::{
 };
 use thinstore_export::loop_device::bound_loops;
 use thinstore_export::{Detached, Ext4Options, MountFlags, Unmount};
-use thinstore_export::{lies_on, mount_ext4, trim, unmount};
+use thinstore_export::{isolated, lies_on, mount_ext4, trim, unmount};
 use thinstore_storage::{BlockDevice, Error, ErrorKind, MemoryDevice, Result};
 
 /// A device that counts what it is asked to free, and can grow.
@@ -520,4 +520,20 @@ fn errors_of_a_device_arrive_as_the_errno_of_their_kind_and_a_panic_as_eio() {
     // The thread that met the panic is still there for others.
     let good = exporter.attach("good", memory(MEBIBYTE), false).unwrap();
     read(&good).unwrap();
+}
+
+#[test]
+#[ignore = "needs root: FUSE and loop devices"]
+fn the_kernel_forgets_a_name_that_a_thread_without_open_files_detached() {
+    let scratch = Scratch::start();
+    let exporter = scratch.exporter();
+    exporter.attach("disk", memory(4 * MEBIBYTE), false).unwrap();
+    let file = exporter.directory().join("disk");
+    // Now the kernel knows the name, and would go on knowing it.
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 4 * MEBIBYTE);
+    let detached = isolated(|| exporter.detach("disk")).unwrap();
+    assert!(matches!(detached, Detached::Done));
+    let error = std::fs::metadata(&file).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    shut_down(exporter);
 }

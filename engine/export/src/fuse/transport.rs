@@ -7,13 +7,14 @@
 //! write that waits for room in the pool does so in a lane of its own.
 
 use std::cell::RefCell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -62,13 +63,43 @@ const NO_ROOM: FileError = FileError(libc::ENOSPC);
 /// A connection being served.
 pub(crate) struct Connection {
     thread: JoinHandle<io::Result<()>>,
-    notifier: Notifier,
+    notices: SyncSender<Notice>,
+}
+
+/// Something that the kernel is to forget, and where the answer goes.
+struct Notice {
+    what: Forget,
+    answer: SyncSender<io::Result<()>>,
+}
+
+enum Forget {
+    Name { parent: u64, name: OsString },
+    Attributes { inode: u64 },
+}
+
+/// Tells the kernel what is sent here. On a thread of its own, which shares the descriptors of the threads
+/// that serve: whoever has something to tell may have let go of them (see [`crate::isolated`]), and in its
+/// table the number is closed, or another file's.
+fn start_notices(notifier: Notifier) -> io::Result<SyncSender<Notice>> {
+    let (sender, receiver) = sync_channel::<Notice>(0);
+    std::thread::Builder::new().name("export-notices".to_owned()).spawn(move || {
+        for notice in receiver {
+            let told = match notice.what {
+                Forget::Name { parent, name } => notifier.inval_entry(INodeNo(parent), &name),
+                // A negative offset means: no data, only attributes.
+                Forget::Attributes { inode } => notifier.inval_inode(INodeNo(inode), -1, 0),
+            };
+            // Nobody waits any more: then nobody asks.
+            let _ = notice.answer.send(told);
+        }
+    })?;
+    Ok(sender)
 }
 
 impl Connection {
     /// Answers the kernel's first request on the descriptor of a fresh mount, and then serves.
     pub(crate) fn start(service: Arc<DeviceService>, device: OwnedFd) -> io::Result<Connection> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let (sender, receiver) = sync_channel(1);
         // The thread that makes the session starts all others, which inherit its flags.
         let thread = std::thread::Builder::new().name("export".to_owned()).spawn(move || {
             // Best effort: `harden` reports when it does not work.
@@ -78,7 +109,7 @@ impl Connection {
             });
             match session {
                 Ok(session) => {
-                    let _ = sender.send(Ok(session.notifier()));
+                    let _ = sender.send(start_notices(session.notifier()));
                     session.run()
                 }
                 Err(error) => {
@@ -87,21 +118,27 @@ impl Connection {
                 }
             }
         })?;
-        let notifier = receiver
+        let notices = receiver
             .recv()
             .map_err(|_| io::Error::other("the thread that serves FUSE has ended"))??;
-        Ok(Connection { thread, notifier })
+        Ok(Connection { thread, notices })
     }
 
     /// Makes the kernel forget a name.
     pub(crate) fn forget_name(&self, parent: u64, name: &str) -> io::Result<()> {
-        self.notifier.inval_entry(INodeNo(parent), OsStr::new(name))
+        self.tell(Forget::Name { parent, name: name.into() })
     }
 
     /// Makes the kernel forget the attributes of an inode.
     pub(crate) fn forget_attributes(&self, inode: u64) -> io::Result<()> {
-        // A negative offset means: no data, only attributes.
-        self.notifier.inval_inode(INodeNo(inode), -1, 0)
+        self.tell(Forget::Attributes { inode })
+    }
+
+    fn tell(&self, what: Forget) -> io::Result<()> {
+        let ended = || io::Error::other("the thread that tells the kernel of changes has ended");
+        let (answer, told) = sync_channel(1);
+        self.notices.send(Notice { what, answer }).map_err(|_| ended())?;
+        told.recv().map_err(|_| ended())?
     }
 
     /// Waits for the end of the connection, which its unmounting brings. False if it goes on, because a
