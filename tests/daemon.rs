@@ -159,6 +159,85 @@ fn mounting_again_after_a_killed_daemon_needs_no_unmount_first() {
 }
 
 #[test]
+#[ignore = "needs root: kills the daemon under mounts"]
+fn dead_file_systems_that_are_still_held_hold_up_no_command() {
+    const COUNT: usize = 8;
+    let store = store_with_box();
+    let names: Vec<String> = (0..COUNT).map(|number| format!("held-{number}")).collect();
+    let mut held = Vec::new();
+    for name in &names {
+        let point = store.new_folder(name);
+        store.ok(&["snapshot", "image", name]);
+        store.ok(&["mount", name, &point]);
+        held.push(fs::File::create(format!("{point}/open")).unwrap());
+    }
+    host::kill(store.daemon_pid().expect("a daemon"));
+    let start = Instant::now();
+    for name in &names {
+        store.ok(&["mount", name, &store.path(name)]);
+    }
+    // Two seconds were waited for each, by each of the first commands.
+    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+    assert_eq!(host::loops_below(store.folder()).len(), COUNT);
+    drop(held);
+    for name in &names {
+        store.ok(&["umount", name]);
+    }
+    store.finish();
+}
+
+/// A daemon killed while a file system is frozen, as it leaves it between freezing and thawing: with its note,
+/// or frozen by somebody else.
+fn kill_while_frozen(with_note: bool) {
+    let store = store_with_box();
+    let point = store.new_folder("at");
+    store.ok(&["mount", "box", &point]);
+    let device = host::mount_at(Path::new(&point)).unwrap().source;
+    fs::write(format!("{point}/synced"), "synced").unwrap();
+    thinstore_tests::run_tool("fsfreeze", &["-f", &point]);
+    if with_note {
+        let notes = store.root().join("run/frozen");
+        fs::create_dir_all(&notes).unwrap();
+        let note = serde_json::json!({ "directory": point, "device": device });
+        fs::write(notes.join("0123456789abcdef"), note.to_string()).unwrap();
+    }
+    // It waits until the file system is thawed, or dead.
+    let waiting = std::thread::spawn({
+        let path = format!("{point}/waiting");
+        move || fs::write(path, "waiting").is_ok()
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!waiting.is_finished(), "the file system is not frozen");
+    host::kill(store.daemon_pid().expect("a daemon"));
+
+    store.ok(&["mount", "box", &point]);
+    let ended = host::wait_until(Duration::from_secs(20), || waiting.is_finished());
+    assert!(ended, "a writer waits for ever in a frozen file system");
+    waiting.join().unwrap();
+    assert_eq!(fs::read_to_string(format!("{point}/synced")).unwrap(), "synced");
+    fs::write(format!("{point}/again"), "again").unwrap();
+    let only_one = || host::loops_below(store.folder()).len() == 1;
+    assert!(host::wait_until(Duration::from_secs(10), only_one), "a loop device is left");
+    let notes = fs::read_dir(store.root().join("run/frozen")).map_or(0, Iterator::count);
+    assert_eq!(notes, 0);
+    store.ok(&["umount", "box"]);
+    store.assert_file_system_clean("box");
+    store.finish();
+}
+
+#[test]
+#[ignore = "needs root: kills the daemon under a frozen file system"]
+fn a_file_system_that_a_killed_daemon_left_frozen_is_thawed() {
+    kill_while_frozen(true);
+}
+
+#[test]
+#[ignore = "needs root: kills the daemon under a frozen file system"]
+fn a_file_system_that_somebody_else_froze_is_thawed_when_its_daemon_was_killed() {
+    kill_while_frozen(false);
+}
+
+#[test]
 #[ignore = "needs root: kills the daemon under a mount"]
 fn a_terminated_daemon_leaves_a_clean_pool() {
     let store = store_with_box();

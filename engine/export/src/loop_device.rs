@@ -71,6 +71,8 @@ pub enum WhenHeld {
     Refuse,
     /// Have the kernel unbind it when the last holder lets go.
     Defer,
+    /// The same, at once: what it stood on is gone, so nobody is waited for.
+    Abandon,
 }
 
 impl LoopDevice {
@@ -180,7 +182,8 @@ impl LoopDevice {
             return Ok(LoopDetach::Cleared);
         };
         let deadline = Instant::now() + DETACH_TIMEOUT;
-        let claimed = self.open_claimed(deadline)?;
+        let patience = if when_held == WhenHeld::Abandon { Duration::ZERO } else { DETACH_TIMEOUT };
+        let claimed = self.open_claimed(Instant::now() + patience)?;
         let held = claimed.is_none();
         if held && when_held == WhenHeld::Refuse {
             let path = self.path();

@@ -14,6 +14,7 @@ use nix::mount::{MntFlags, umount2};
 use thinstore_storage::{Error, Result};
 
 use crate::error::{io_error, system_error};
+use crate::freeze::thaw;
 use crate::fuse::{abort_connection, check_dead, unmount_dead};
 use crate::holders::Holder;
 use crate::isolation::isolated;
@@ -106,7 +107,7 @@ pub(crate) fn recover(directory: &Path) -> Result<Recovered> {
     let mut recovered = Recovered::default();
     for bound in bound_under(&directory, &mark_of(&directory))? {
         let mount_points = isolated(|| unmount_all(bound.device))?;
-        let holders = match bound.device.detach(WhenHeld::Defer)? {
+        let holders = match bound.device.detach(WhenHeld::Abandon)? {
             LoopDetach::Cleared => Vec::new(),
             LoopDetach::Deferred(holders) => holders,
         };
@@ -122,11 +123,16 @@ pub(crate) fn recover(directory: &Path) -> Result<Recovered> {
     Ok(recovered)
 }
 
-/// Lazily unmounts every file system that is mounted from a loop device.
+/// Lazily unmounts every file system that is mounted from a loop device. One that is frozen is thawed first:
+/// once it is out of reach nobody could, and whoever waits to write there would wait for ever.
 fn unmount_all(device: LoopDevice) -> Result<Vec<PathBuf>> {
     let mut mount_points = Vec::new();
     // The last mounted first; one that lay below another is gone with it.
     for entry in mounts_of(device.device_number())?.into_iter().rev() {
+        if let Err(error) = thaw(&entry.mount_point) {
+            // Something else may lie over it. Most are not frozen anyway.
+            tracing::debug!("{error}");
+        }
         match umount2(&entry.mount_point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => mount_points.push(entry.mount_point),
             Err(errno) => {
