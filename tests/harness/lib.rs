@@ -11,6 +11,7 @@
     reason = "a harness reports by panicking: that is how a test fails"
 )]
 
+pub mod attack;
 pub mod command;
 pub mod host;
 pub mod images;
