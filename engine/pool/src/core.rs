@@ -110,10 +110,23 @@ impl Core {
     /// Tries work in memory until it has all that it needs. No lock is held while a page or a bitmap is
     /// read, unless the caller holds one.
     pub(crate) fn attempt<T>(&self, mut work: impl FnMut() -> Attempt<T>) -> Result<T> {
+        let mut failed = None;
         loop {
-            match work() {
+            let need = match work() {
                 Ok(value) => return Ok(value),
-                Err(need) => self.satisfy(need)?,
+                Err(need) => need,
+            };
+            let place = need.place();
+            match self.satisfy(need) {
+                Ok(()) => {}
+                // While it was read, it may have gone out of use and its place to somebody else: then the work
+                // asks for another. It is damaged if it is asked for again.
+                Err(error)
+                    if error.kind() == ErrorKind::Corrupt && place.is_some() && place != failed =>
+                {
+                    failed = place;
+                }
+                Err(error) => return Err(error),
             }
         }
     }

@@ -26,5 +26,23 @@ pub(crate) enum Need {
     },
 }
 
+/// What is to be read from the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Page(BlockPtr),
+    Group(GroupIndex),
+}
+
+impl Need {
+    /// What must be read for it, if anything.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            Need::Page(pointer) => Some(Place::Page(*pointer)),
+            Need::Group(group) => Some(Place::Group(*group)),
+            _ => None,
+        }
+    }
+}
+
 /// The outcome of work in memory.
 pub(crate) type Attempt<T> = Result<T, Need>;

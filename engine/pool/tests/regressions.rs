@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use thinstore_pool::{
     BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions, Transaction,
 };
-use thinstore_storage::{BlockDevice, CrashPolicy, SimulatedDisk, Storage};
+use thinstore_storage::{BlockDevice, CrashPolicy, MemoryStorage, SimulatedDisk, Storage};
 
 const NAMES: Namespace = Namespace(1);
 
@@ -407,4 +408,85 @@ fn a_document_is_never_read_from_a_layer_that_has_its_slot_by_now() {
         changing.store(false, std::sync::atomic::Ordering::Relaxed);
         readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// A storage on which something else happens while a block is read.
+struct Interrupted {
+    inner: MemoryStorage,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl Storage for Interrupted {
+    fn size_bytes(&self) -> u64 {
+        self.inner.size_bytes()
+    }
+
+    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        let hook = self.hook.lock().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        self.inner.read_at(offset_bytes, buffer)
+    }
+
+    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> std::io::Result<()> {
+        self.inner.write_at(offset_bytes, data)
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        self.inner.sync()
+    }
+
+    fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
+        self.inner.punch_hole(offset_bytes, length_bytes)
+    }
+
+    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
+        self.inner.reserve(offset_bytes, length_bytes)
+    }
+
+    fn grow(&self, size_bytes: u64) -> std::io::Result<()> {
+        self.inner.grow(size_bytes)
+    }
+
+    fn drop_cache(&self) -> std::io::Result<()> {
+        self.inner.drop_cache()
+    }
+
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+}
+
+#[test]
+fn a_page_that_goes_out_of_use_while_it_is_read_is_no_damage() {
+    let size_bytes = 8 << 20;
+    let inner = MemoryStorage::new(size_bytes);
+    let storage = Arc::new(Interrupted { inner, hook: Mutex::default() });
+    let pool_options =
+        PoolOptions { size_bytes, allocation_run_bytes: 4096, ..PoolOptions::default() };
+    Pool::create(&*storage, &pool_options).unwrap();
+    let open = || Pool::open(Arc::clone(&storage) as Arc<dyn Storage>, &options()).unwrap();
+    let pool = open();
+    let id = pool.create_layer(named("web")).unwrap();
+    pool.device(id).unwrap().write(0, &[7; 4096]).unwrap();
+    drop(pool);
+    // The cache is empty: the read below asks for the map's page first. While it is on its way, the page is
+    // copied, its place becomes free, and others write there.
+    let pool = open();
+    let device = pool.device(id).unwrap();
+    let (other, checkpoints) = (device.clone(), pool.clone());
+    *storage.hook.lock() = Some(Box::new(move || {
+        other.write(5 * BLOCK_BYTES, &[8; 4096]).unwrap();
+        (0..3).for_each(|_| checkpoints.checkpoint().unwrap());
+        for block in 0..200 {
+            other.write((10 + 2 * block) * BLOCK_BYTES, &[9; 4096]).unwrap();
+        }
+    }));
+    let mut bytes = [0; 4096];
+    device.read(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [7; 4096]);
+    assert_clean(&pool);
 }
