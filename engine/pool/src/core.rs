@@ -37,6 +37,7 @@ pub(crate) struct Core {
     pub(crate) read_only: bool,
     pub(crate) background: bool,
     pub(crate) punch_holes: bool,
+    pub(crate) reclaim_portion_blocks: usize,
     pub(crate) ring: Ring,
 
     pub(crate) checkpoints: Mutex<CheckpointState>,

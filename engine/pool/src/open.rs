@@ -27,7 +27,7 @@ use crate::map::page::span;
 use crate::map::store::PageStore;
 use crate::map::tree::Tree;
 use crate::map::walk;
-use crate::pool::OpenOptions;
+use crate::pool::{OpenOptions, random_uuid};
 use crate::room::Room;
 use crate::space::Space;
 use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -157,6 +157,12 @@ fn same_state(a: &Superblock, b: &Superblock) -> bool {
     numbered == *b
 }
 
+/// A number that no opening of the pool had before.
+fn random_number() -> Result<u64> {
+    let [a, b, c, d, e, f, g, h, ..] = random_uuid()?;
+    Ok(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+}
+
 fn build_core(
     storage: Arc<dyn Storage>,
     roots: &Roots,
@@ -181,7 +187,7 @@ fn build_core(
         older.journal.head_blocks.min(newest.journal.head_blocks)
     });
     let tag = pool_tag(&newest.uuid);
-    let mut writer = Writer::new(ring, tag, position, oldest_start);
+    let mut writer = Writer::new(ring, tag, random_number()?, position, oldest_start);
     writer.newest_start_blocks = newest.journal.head_blocks;
     Ok(Core {
         name,
@@ -192,6 +198,7 @@ fn build_core(
         read_only: options.read_only,
         background: options.background && !options.read_only,
         punch_holes: options.punch_holes,
+        reclaim_portion_blocks: options.reclaim_portion_blocks.max(1),
         ring,
         checkpoints: Mutex::new(CheckpointState {
             newest: newest.clone(),

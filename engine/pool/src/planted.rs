@@ -106,6 +106,11 @@ mod selection {
         }
     }
 
+    /// The fault that this thread works with: those that it starts are to plant it as well.
+    pub fn current() -> Option<Fault> {
+        PLANTED.get()
+    }
+
     /// Is this fault planted?
     pub(crate) fn planted(fault: Fault) -> bool {
         PLANTED.get() == Some(fault)
@@ -115,7 +120,7 @@ mod selection {
 #[cfg(feature = "planted-faults")]
 pub(crate) use selection::planted;
 #[cfg(feature = "planted-faults")]
-pub use selection::{Planted, plant};
+pub use selection::{Planted, current, plant};
 
 /// Is this fault planted?
 #[cfg(not(feature = "planted-faults"))]

@@ -67,6 +67,9 @@ pub struct OpenOptions {
     pub punch_holes: bool,
     /// What does a write that finds no room do?
     pub on_full: OnFull,
+    /// Blocks that a portion of a walk over a removed layer frees, give or take a leaf of its map: changes
+    /// of layers wait for so long.
+    pub reclaim_portion_blocks: usize,
 }
 
 impl Default for OpenOptions {
@@ -77,6 +80,7 @@ impl Default for OpenOptions {
             background: true,
             punch_holes: true,
             on_full: OnFull::Error,
+            reclaim_portion_blocks: 16_384,
         }
     }
 }
@@ -122,7 +126,7 @@ pub struct Pool {
     owner: Arc<Owner>,
 }
 
-fn random_uuid() -> Result<[u8; 16]> {
+pub(crate) fn random_uuid() -> Result<[u8; 16]> {
     use std::io::Read;
     let mut uuid = [0; 16];
     std::fs::File::open("/dev/urandom")

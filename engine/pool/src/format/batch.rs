@@ -2,7 +2,9 @@
 //!
 //! Each batch starts on a block of its own in the ring. Its CRC covers its header and its records, and
 //! its header carries the CRC of the batch before: an old batch that was left in the ring cannot pass
-//! as a successor.
+//! as a successor. It also carries a number that is new each time the pool is opened: a batch that is
+//! written once more after a loss of power, with the same records, is not the same batch, and what
+//! followed the lost one does not follow it.
 
 use byteorder::{ByteOrder, LittleEndian};
 
@@ -47,6 +49,7 @@ pub(crate) fn blocks_for(length_bytes: u64) -> u64 {
 /// Puts a batch together, padded to whole blocks; gives its bytes and its CRC.
 pub(crate) fn encode(
     pool_tag: u64,
+    life: u64,
     sequence: u64,
     settled: u64,
     previous_crc: u32,
@@ -61,7 +64,7 @@ pub(crate) fn encode(
     bytes.put_u64(sequence);
     bytes.put_u64(settled);
     bytes.put_u32(previous_crc);
-    bytes.put_u64(0);
+    bytes.put_u64(life);
     debug_assert_eq!(bytes.len(), CRC_AT);
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes);
@@ -87,7 +90,8 @@ pub(crate) fn decode_header(pool_tag: u64, block: &[u8]) -> Option<BatchHeader> 
     let sequence = fields.u64()?;
     let settled = fields.u64()?;
     let previous_crc = fields.u32()?;
-    fields.reserved(8)?;
+    // The number of the opening: only that the CRC covers it matters.
+    fields.take(8)?;
     let crc = fields.u32()?;
     (settled < sequence).then_some(BatchHeader {
         sequence,
@@ -124,7 +128,7 @@ mod tests {
     fn a_batch_fills_whole_blocks_and_is_read_back() {
         for length in [0, 1, 4048, 4049, 10_000] {
             let records = vec![7; length];
-            let (bytes, crc) = encode(1, 5, 4, 77, &records);
+            let (bytes, crc) = encode(1, 9, 5, 4, 77, &records);
             assert_eq!(bytes.len() % BLOCK_LENGTH, 0);
             let header = decode_header(1, &bytes).unwrap();
             assert_eq!(header.sequence, 5);
@@ -135,8 +139,14 @@ mod tests {
     }
 
     #[test]
+    fn the_same_batch_in_another_life_of_the_pool_has_another_crc() {
+        let (_, crc) = encode(1, 9, 5, 4, 77, b"records");
+        assert_ne!(encode(1, 10, 5, 4, 77, b"records").1, crc);
+    }
+
+    #[test]
     fn a_batch_of_another_pool_and_a_changed_byte_are_refused() {
-        let (bytes, _) = encode(1, 5, 4, 77, b"records");
+        let (bytes, _) = encode(1, 9, 5, 4, 77, b"records");
         assert_eq!(decode_header(2, &bytes), None);
         for at in 0..BATCH_HEADER_BYTES + 7 {
             let mut damaged = bytes.clone();

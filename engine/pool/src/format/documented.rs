@@ -185,7 +185,8 @@ fn layer_records_lie_as_documented() {
 
 #[test]
 fn batches_lie_as_documented() {
-    let (bytes, crc) = batch::encode(0x0102_0304_0506_0708, 0x1112, 0x1314, 0x1516, b"records!");
+    let (bytes, crc) =
+        batch::encode(0x0102_0304_0506_0708, 0x1718, 0x1112, 0x1314, 0x1516, b"records!");
     hold(
         "Journal batch",
         &bytes,
@@ -196,6 +197,7 @@ fn batches_lie_as_documented() {
             ("sequence", &0x1112u64.to_le_bytes()),
             ("settled", &0x1314u64.to_le_bytes()),
             ("previous_crc", &0x1516u32.to_le_bytes()),
+            ("life", &0x1718u64.to_le_bytes()),
             ("crc", &crc.to_le_bytes()),
         ],
     );

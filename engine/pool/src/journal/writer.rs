@@ -51,6 +51,8 @@ pub(crate) struct Released {
 pub(crate) struct Writer {
     ring: Ring,
     pool_tag: u64,
+    /// New each time the pool is opened.
+    life: u64,
     position: JournalPosition,
     /// The highest batch that is durable.
     durable: u64,
@@ -68,12 +70,14 @@ impl Writer {
     pub(crate) fn new(
         ring: Ring,
         pool_tag: u64,
+        life: u64,
         position: JournalPosition,
         oldest_start_blocks: u64,
     ) -> Writer {
         Writer {
             ring,
             pool_tag,
+            life,
             position,
             durable: position.sequence,
             settled: position.sequence,
@@ -153,8 +157,14 @@ impl Writer {
     fn add_batch(&mut self, out: &mut Vec<u8>, records: &[u8]) {
         let sequence = self.position.sequence + 1;
         let settled = if planted(Fault::SettledTooHigh) { sequence } else { self.durable };
-        let (bytes, crc) =
-            batch::encode(self.pool_tag, sequence, settled, self.position.chain_crc, records);
+        let (bytes, crc) = batch::encode(
+            self.pool_tag,
+            self.life,
+            sequence,
+            settled,
+            self.position.chain_crc,
+            records,
+        );
         out.extend_from_slice(&bytes);
         self.settled_on_disk = self.durable;
         self.position = JournalPosition {
@@ -205,7 +215,7 @@ mod tests {
     use crate::types::{LayerId, PoolBlock};
 
     fn writer() -> Writer {
-        Writer::new(Ring { blocks: 64 }, 1, JournalPosition::default(), 0)
+        Writer::new(Ring { blocks: 64 }, 1, 2, JournalPosition::default(), 0)
     }
 
     #[test]

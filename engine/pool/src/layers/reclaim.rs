@@ -22,9 +22,6 @@ use crate::map::walk::{Portion, own_blocks, tree_end};
 use crate::planted::{Fault, planted};
 use crate::types::{LayerId, LogicalBlock};
 
-/// Blocks that a portion frees, give or take a leaf.
-const PORTION_BLOCKS: usize = 16_384;
-
 /// What can be done about a removed layer now.
 enum Work {
     Delete,
@@ -100,6 +97,7 @@ impl Core {
     }
 
     fn walk_portion(&self, id: LayerId, work: &Work) -> Result<()> {
+        let most_blocks = self.reclaim_portion_blocks;
         self.attempt(|| {
             let _shared = self.cut.read();
             let mut table = self.table.write();
@@ -108,12 +106,12 @@ impl Core {
             };
             let (step, record) = match work {
                 Work::Delete => {
-                    let step = self.apply_delete_walk(&mut table, id, None, PORTION_BLOCKS)?;
+                    let step = self.apply_delete_walk(&mut table, id, None, most_blocks)?;
                     let record = Record::DeleteWalk { layer: id, cursor: recorded(step.cursor) };
                     (step, record)
                 }
                 _ => {
-                    let step = self.apply_absorb_walk(&mut table, id, None, PORTION_BLOCKS)?;
+                    let step = self.apply_absorb_walk(&mut table, id, None, most_blocks)?;
                     let record = Record::AbsorbWalk { layer: id, cursor: recorded(step.cursor) };
                     (step, record)
                 }
@@ -142,7 +140,8 @@ impl Core {
                 let child_maps: Vec<_> = children.iter().map(|child| child.map.read()).collect();
                 let trees: Vec<Tree> = child_maps.iter().map(|map| map.tree).collect();
                 let end = tree_end(&map.tree);
-                let portion = Portion { from, until: end, most_blocks: PORTION_BLOCKS };
+                let most_blocks = self.reclaim_portion_blocks;
+                let portion = Portion { from, until: end, most_blocks };
                 let found = own_blocks(&self.pages, &map.tree, &map.ownership(), &trees, portion)?;
                 drop(map);
                 Ok(Some((Arc::clone(&layer), found, end)))

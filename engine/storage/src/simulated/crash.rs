@@ -15,6 +15,8 @@ pub enum CrashPolicy {
     DropAll,
     /// Only the newest: a disk that wrote last things first.
     LastOnly,
+    /// All but the oldest: a write that waited while others went by.
+    AllButFirst,
     /// The oldest, up to a random one, and some sectors of the next: a disk that keeps the order.
     Prefix {
         /// Chooses where the prefix ends.
@@ -38,13 +40,14 @@ pub enum CrashPolicy {
 }
 
 impl CrashPolicy {
-    /// A policy for every number: 0, 1 and 2 are the three without a seed, and from 3 on the others
-    /// take turns. A search over `0..n` so begins with the plainest cases.
+    /// A policy for every number: 0 to 3 are the four without a seed, and from 4 on the others take
+    /// turns. A search over `0..n` so begins with the plainest cases.
     pub fn from_seed(seed: u64) -> CrashPolicy {
         match seed {
             0 => CrashPolicy::KeepAll,
             1 => CrashPolicy::DropAll,
             2 => CrashPolicy::LastOnly,
+            3 => CrashPolicy::AllButFirst,
             _ => match seed % 4 {
                 3 => CrashPolicy::Sectors { seed },
                 0 => CrashPolicy::AllButOne { seed },
@@ -57,7 +60,7 @@ impl CrashPolicy {
     /// Whether a growth that power failed in is there afterwards.
     fn keeps_growth(self) -> bool {
         match self {
-            CrashPolicy::KeepAll | CrashPolicy::LastOnly => true,
+            CrashPolicy::KeepAll | CrashPolicy::LastOnly | CrashPolicy::AllButFirst => true,
             CrashPolicy::DropAll => false,
             CrashPolicy::Prefix { seed }
             | CrashPolicy::AllButOne { seed }
@@ -118,6 +121,11 @@ impl CrashImage {
             CrashPolicy::LastOnly => {
                 if let Some(newest) = self.unsynced.last() {
                     newest.apply(&mut pages);
+                }
+            }
+            CrashPolicy::AllButFirst => {
+                for unsynced in self.unsynced.iter().skip(1) {
+                    unsynced.apply(&mut pages);
                 }
             }
             CrashPolicy::Prefix { seed } => self.keep_prefix(&mut pages, &mut Random::new(seed)),

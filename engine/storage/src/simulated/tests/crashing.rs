@@ -88,17 +88,18 @@ fn nearly_all_and_nearly_none_of_many_writes_occur() {
 
 #[test]
 fn seeds_begin_with_the_plain_policies_and_reach_every_other() {
-    let policies: Vec<CrashPolicy> = (0..7).map(CrashPolicy::from_seed).collect();
+    let policies: Vec<CrashPolicy> = (0..8).map(CrashPolicy::from_seed).collect();
     assert_eq!(
         policies,
         [
             CrashPolicy::KeepAll,
             CrashPolicy::DropAll,
             CrashPolicy::LastOnly,
-            CrashPolicy::Sectors { seed: 3 },
+            CrashPolicy::AllButFirst,
             CrashPolicy::AllButOne { seed: 4 },
             CrashPolicy::Prefix { seed: 5 },
             CrashPolicy::Writes { seed: 6 },
+            CrashPolicy::Sectors { seed: 7 },
         ]
     );
 }
