@@ -7,6 +7,7 @@ use thinstore_store::ErrorBody;
 
 use crate::output::Format;
 use crate::style::Style;
+use crate::text::printable;
 
 /// Why a command ends early.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub fn tell(error: &Error, format: Format) {
     match format {
         Format::Human => {
             let style = Style::for_stream(&std::io::stderr());
-            eprintln!("{} {}", style.error("thinstore:"), one_line(&error.to_string()));
+            eprintln!("{} {}", style.error("thinstore:"), printable(&one_line(&error.to_string())));
         }
         Format::Json => {
             let mut body = ErrorBody::new(error);

@@ -66,6 +66,7 @@ pub fn command_of(program: &Path, identity: Identity, home: &Path) -> Command {
         .env("LC_ALL", "C.UTF-8")
         .env("HOME", home)
         .env_remove("THINSTORE_ROOT")
+        .env_remove("THINSTORE_ON_FULL")
         .env_remove("XDG_DATA_HOME")
         .env_remove("XDG_RUNTIME_DIR")
         .env_remove("NO_COLOR")

@@ -121,6 +121,8 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A log on a full disk takes nothing. To say so there is a panic, in a thread that serves devices.
+        .log_internal_errors(false)
         .with_ansi(false)
         .init();
 }
