@@ -42,7 +42,7 @@ fn a_new_container_shows_nothing_of_another_on_its_whole_device() {
         store.ok(&["snapshot", "image", "one"]);
         let device = store.attach("one");
         let file = File::options().write(true).open(&device).unwrap();
-        file.write_all_at(&SECRET.repeat(32 * MIB as usize / 16), unaligned).unwrap();
+        file.write_all_at(&SECRET.repeat(2 << 20), unaligned).unwrap();
         file.sync_all().unwrap();
         drop(file);
         run_tool("blkdiscard", &["-o", "4M", "-l", "8M", device.to_str().unwrap()])
