@@ -100,8 +100,8 @@ fn change_superblocks(pool: &Path, at: usize, value: u8) {
         file.read_exact_at(&mut bytes, block * 4096).unwrap();
         if bytes.starts_with(b"thinpool") {
             bytes[at] = value;
-            let crc = crc32(&bytes[..4092]);
-            bytes[4092..].copy_from_slice(&crc.to_le_bytes());
+            let crc = crc32(&bytes[..508]);
+            bytes[508..512].copy_from_slice(&crc.to_le_bytes());
             file.write_all_at(&bytes, block * 4096).unwrap();
         }
     }

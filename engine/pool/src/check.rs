@@ -11,12 +11,13 @@ use thinstore_storage::{ErrorKind, Result};
 
 use crate::convert::to_u64;
 use crate::core::Core;
-use crate::format::geometry::{Geometry, GroupIndex, TABLE_HEIGHT};
+use crate::format::geometry::{Geometry, GroupIndex, SUPERBLOCK_HOMES, TABLE_HEIGHT};
 use crate::format::pointer::{BlockPtr, PointerKind};
 use crate::layers::layer::LayerMap;
 use crate::layers::table::{Entry, Table};
 use crate::map::ownership::Owner;
 use crate::map::page::{Page, span};
+use crate::open::read_superblock;
 use crate::sync::atomic::Ordering;
 use crate::types::{LayerId, PoolBlock};
 
@@ -26,7 +27,7 @@ const MOST_FINDINGS: usize = 1000;
 /// Something that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Which structure: "map", "layer table", "space map", "bitmap" or "count".
+    /// Which structure: "superblock", "map", "layer table", "space map", "bitmap" or "count".
     pub structure: &'static str,
     /// Whose, where it is a layer's.
     pub layer: Option<LayerId>,
@@ -107,6 +108,7 @@ pub(crate) fn check(core: &Core) -> Result<CheckReport> {
         foreign: Vec::new(),
     };
     let (layer_table, space_map) = (state.layer_table.root, state.space_map.root);
+    check.superblocks()?;
     check.table_pages("layer table", layer_table, TABLE_HEIGHT, 0)?;
     check.table_pages("space map", space_map, TABLE_HEIGHT, 0)?;
     let mut inherited: HashMap<LayerId, [u64; 2]> = HashMap::new();
@@ -121,6 +123,17 @@ pub(crate) fn check(core: &Core) -> Result<CheckReport> {
 }
 
 impl Check<'_> {
+    /// Both superblocks are whole between two checkpoints: a torn one cannot be.
+    fn superblocks(&mut self) -> Result<()> {
+        for home in SUPERBLOCK_HOMES {
+            if let Err(fault) = read_superblock(&*self.core.storage, home)? {
+                let message = format!("the one at {home} is damaged ({fault:?})");
+                self.report.add("superblock", None, message);
+            }
+        }
+        Ok(())
+    }
+
     /// A page behind a pointer, or a finding and nothing.
     fn page(
         &mut self,

@@ -74,7 +74,7 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<A
     Ok(core)
 }
 
-fn read_superblock(
+pub(crate) fn read_superblock(
     storage: &dyn Storage,
     home: PoolBlock,
 ) -> Result<std::result::Result<Superblock, SuperblockFault>> {

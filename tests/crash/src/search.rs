@@ -167,10 +167,10 @@ const SUPERBLOCKS_AT: [u64; 2] = [0, 35 * BLOCK_BYTES];
 fn lose_a_superblock(disk: &SimulatedDisk, random: &mut Random) {
     let whole = SUPERBLOCKS_AT.iter().all(|at| {
         let mut bytes = [0; BLOCK_BYTES as usize];
-        let (content, crc) = bytes.split_at_mut(4092);
+        let (content, crc) = bytes.split_at_mut(508);
         disk.read_at(*at, content).is_ok()
-            && disk.read_at(at + 4092, crc).is_ok()
-            && crc32fast::hash(content).to_le_bytes() == *crc
+            && disk.read_at(at + 508, &mut crc[..4]).is_ok()
+            && crc32fast::hash(content).to_le_bytes() == crc[..4]
     });
     if whole {
         let at = random.pick(&SUPERBLOCKS_AT) + random.below(200);

@@ -17,7 +17,10 @@ pub(crate) const KNOWN_INCOMPATIBLE_FEATURES: u64 = 0;
 pub(crate) const KNOWN_READ_ONLY_FEATURES: u64 = 0;
 
 const FIELDS_BYTES: usize = 256;
-const CRC_AT: usize = BLOCK_LENGTH - 4;
+/// The end of the sector that all fields are in: a disk writes it whole or not, so a superblock is never
+/// half written, and one that is not valid is damaged.
+const SECTOR_BYTES: usize = 512;
+const CRC_AT: usize = SECTOR_BYTES - 4;
 
 /// Where replay starts: just after the last batch that the checkpoint contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +62,7 @@ pub(crate) struct Superblock {
 pub(crate) enum SuperblockFault {
     /// Not a pool at all.
     Magic,
-    /// Damaged or half written.
+    /// Damaged.
     Checksum,
     /// Made by a newer program.
     Version(u32),
@@ -79,7 +82,9 @@ impl UnverifiedSuperblock<'_> {
         if bytes[..8] != MAGIC {
             return Err(SuperblockFault::Magic);
         }
-        if crc32fast::hash(&bytes[..CRC_AT]) != LittleEndian::read_u32(&bytes[CRC_AT..]) {
+        if crc32fast::hash(&bytes[..CRC_AT]) != LittleEndian::read_u32(&bytes[CRC_AT..])
+            || bytes[SECTOR_BYTES..].iter().any(|byte| *byte != 0)
+        {
             return Err(SuperblockFault::Checksum);
         }
         let version = LittleEndian::read_u32(&bytes[8..]);
@@ -188,6 +193,7 @@ impl Superblock {
         fields.pad_to(CRC_AT);
         let crc = crc32fast::hash(&fields);
         fields.put_u32(crc);
+        fields.pad_to(BLOCK_LENGTH);
         let mut block = [0; BLOCK_LENGTH];
         block.copy_from_slice(&fields);
         block

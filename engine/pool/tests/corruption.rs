@@ -1,0 +1,324 @@
+//! Bits flipped anywhere. Damage to what the pool stands on is found when it is opened, checked or read,
+//! and named; nothing panics; and what is read without a word is right.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::as_conversions, clippy::panic)]
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use thinstore_pool::{BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions};
+use thinstore_storage::{BlockDevice, CrashPolicy, ErrorKind, SimulatedDisk, Storage};
+
+const POOL_BYTES: u64 = 160 << 20;
+const DEVICE_BLOCKS: u64 = 70_000;
+const JOURNAL_BYTES: u64 = 256 << 10;
+/// Where the ring lies: after the head of group 0 (docs/format.md).
+const RING: std::ops::Range<u64> = 36..36 + JOURNAL_BYTES / BLOCK_BYTES;
+/// What each block of data begins with.
+const DATA_MARK: [u8; 8] = *b"a datum!";
+
+fn options() -> OpenOptions {
+    OpenOptions { background: false, cache_bytes: 1 << 20, ..OpenOptions::default() }
+}
+
+fn read_only() -> OpenOptions {
+    OpenOptions { read_only: true, ..options() }
+}
+
+fn data(number: u64, blocks: u64) -> Vec<u8> {
+    let mut bytes = vec![0; (blocks * BLOCK_BYTES) as usize];
+    for (index, block) in bytes.chunks_mut(BLOCK_BYTES as usize).enumerate() {
+        block.fill((number + index as u64) as u8 | 1);
+        block[..8].copy_from_slice(&DATA_MARK);
+        block[8..16].copy_from_slice(&number.to_le_bytes());
+    }
+    bytes
+}
+
+/// A pool with something of everything, as a process that was killed leaves it: a journal to replay, hidden
+/// and half freed layers, documents, bitmaps of two groups, both superblocks.
+fn pool_of_everything() -> SimulatedDisk {
+    let disk = Arc::new(SimulatedDisk::new(POOL_BYTES));
+    let pool_options = PoolOptions {
+        size_bytes: POOL_BYTES,
+        journal_bytes: Some(JOURNAL_BYTES),
+        default_device_size_bytes: DEVICE_BLOCKS * BLOCK_BYTES,
+        allocation_run_bytes: 4096,
+        uuid: Some([7; 16]),
+    };
+    Pool::create(&*disk, &pool_options).unwrap();
+    let pool = Pool::open(Arc::clone(&disk) as Arc<dyn Storage>, &options()).unwrap();
+    let named = |name: &str| NewLayer {
+        namespace: Namespace(1),
+        name: name.to_owned(),
+        ..NewLayer::default()
+    };
+    let base = pool.create_layer(named("base")).unwrap();
+    let device = pool.device(base).unwrap();
+    for (number, block) in (0..).zip([0, 255, 300, 66_000, 69_000]) {
+        device.write(block * BLOCK_BYTES, &data(number * 100, 12)).unwrap();
+    }
+    drop(device);
+    let document = pool.store_document(&[b'd'; 9000]).unwrap();
+    let mut transaction = pool.begin();
+    transaction.set_document(base, Some(document));
+    pool.commit(transaction).unwrap();
+    pool.seal(base).unwrap();
+    let mut children = Vec::new();
+    for number in 0..20 {
+        let child = pool.snapshot(base, named(&format!("child-{number}"))).unwrap();
+        let start = number * 13 % 300;
+        pool.device(child).unwrap().write(start * BLOCK_BYTES, &data(1000 + number, 6)).unwrap();
+        children.push(child);
+    }
+    pool.checkpoint().unwrap();
+    // Some of it in the journal alone.
+    for child in &children[..6] {
+        pool.device(*child).unwrap().write(400 * BLOCK_BYTES, &data(5000, 3)).unwrap();
+        pool.seal_snapshot(*child, named(&format!("copy of {child}"))).unwrap();
+    }
+    pool.remove(children[7]).unwrap();
+    pool.remove(children[8]).unwrap();
+    pool.device(children[9]).unwrap().discard(0, 2 << 20).unwrap();
+    for _ in 0..3 {
+        pool.flush().unwrap();
+    }
+    disk.crash_with(CrashPolicy::KeepAll)
+}
+
+/// Notes which blocks are read.
+struct Listening {
+    disk: SimulatedDisk,
+    read: Mutex<HashSet<u64>>,
+}
+
+impl Storage for Listening {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let blocks =
+            offset_bytes / BLOCK_BYTES..(offset_bytes + buffer.len() as u64).div_ceil(BLOCK_BYTES);
+        self.read.lock().extend(blocks);
+        self.disk.read_at(offset_bytes, buffer)
+    }
+    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
+        self.disk.write_at(offset_bytes, data)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync()
+    }
+    fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
+        self.disk.punch_hole(offset_bytes, length_bytes)
+    }
+    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
+        self.disk.reserve(offset_bytes, length_bytes)
+    }
+    fn grow(&self, size_bytes: u64) -> io::Result<()> {
+        self.disk.grow(size_bytes)
+    }
+    fn drop_cache(&self) -> io::Result<()> {
+        self.disk.drop_cache()
+    }
+    fn name(&self) -> String {
+        self.disk.name()
+    }
+}
+
+type Contents = BTreeMap<LayerId, (String, BTreeMap<u64, Vec<u8>>)>;
+
+/// All that can be read of a pool, holes left out.
+fn contents(pool: &Pool) -> thinstore_storage::Result<Contents> {
+    let mut contents = Contents::new();
+    for info in pool.layers() {
+        let device = match pool.device(info.id) {
+            Ok(device) => device,
+            // Removed: nobody can read it.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let mut blocks = BTreeMap::new();
+        let mut at = 0;
+        while let Some(range) = device.next_mapped(at)? {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            device.read(range.start, &mut bytes)?;
+            for (index, block) in bytes.chunks(BLOCK_BYTES as usize).enumerate() {
+                blocks.insert(range.start / BLOCK_BYTES + index as u64, block.to_vec());
+            }
+            at = range.end;
+        }
+        contents.insert(info.id, (info.name, blocks));
+    }
+    Ok(contents)
+}
+
+/// What came of looking at a damaged pool.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    /// Opening says so.
+    Opening(String),
+    /// Checking says so, as one of so many findings.
+    Checking(String),
+    /// Only reading says so.
+    Reading(String),
+    /// Nothing says so: this is what is read.
+    Nothing(Contents),
+}
+
+fn look(disk: Arc<dyn Storage>) -> Seen {
+    let pool = match Pool::open(disk, &read_only()) {
+        Ok(pool) => pool,
+        Err(error) => {
+            let kind = error.kind();
+            assert!(matches!(kind, ErrorKind::Corrupt | ErrorKind::Incompatible), "{error}");
+            return Seen::Opening(error.to_string());
+        }
+    };
+    let report = pool.check().unwrap();
+    if let Some(finding) = report.findings.first() {
+        return Seen::Checking(format!("{finding:?}"));
+    }
+    match contents(&pool) {
+        Ok(contents) => Seen::Nothing(contents),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            Seen::Reading(error.to_string())
+        }
+    }
+}
+
+/// A small generator (SplitMix64; Steele, Lea and Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+struct Search {
+    disk: SimulatedDisk,
+    whole: Contents,
+    /// Blocks that are read when all of the pool is looked at.
+    live: Vec<u64>,
+    data: HashSet<u64>,
+}
+
+impl Search {
+    fn new() -> Search {
+        let disk = pool_of_everything();
+        let copy = || disk.crash_with(CrashPolicy::KeepAll);
+        let listening = Arc::new(Listening { disk: copy(), read: Mutex::default() });
+        let Seen::Nothing(whole) = look(Arc::clone(&listening) as Arc<dyn Storage>) else {
+            panic!("a whole pool is found damaged");
+        };
+        let mut live: Vec<u64> = listening.read.lock().iter().copied().collect();
+        live.sort_unstable();
+        let is_data = |block: &u64| {
+            let mut mark = [0; 8];
+            disk.read_at(block * BLOCK_BYTES, &mut mark).unwrap();
+            mark == DATA_MARK || mark == *b"dddddddd"
+        };
+        let data: HashSet<u64> = live.iter().copied().filter(is_data).collect();
+        Search { disk, whole, live, data }
+    }
+
+    /// Flips bits of one byte and looks. Gives whether it was found.
+    fn flip(&self, at: u64, bits: u8) -> bool {
+        let copy = self.disk.crash_with(CrashPolicy::KeepAll);
+        let mut byte = [0];
+        copy.read_at(at, &mut byte).unwrap();
+        copy.corrupt(at, &[byte[0] ^ bits]).unwrap();
+        let seen = catch_unwind(AssertUnwindSafe(|| look(Arc::new(copy))))
+            .unwrap_or_else(|_| panic!("byte {at} of the pool, bits {bits:#x}: a panic"));
+        let block = at / BLOCK_BYTES;
+        let Seen::Nothing(found) = seen else { return true };
+        let is_data = self.data.contains(&block);
+        // Data of layers that are written has no checksum but that of an unsettled batch.
+        let right = is_data || found == self.whole;
+        assert!(right, "byte {at} (block {block}), bits {bits:#x}: read without a word, and wrong");
+        false
+    }
+}
+
+/// How many samples: a multiple by `THINSTORE_CORRUPTION_TIMES`.
+fn samples(count: u64) -> u64 {
+    let times =
+        std::env::var("THINSTORE_CORRUPTION_TIMES").map_or(1, |times| times.parse().unwrap());
+    count * times
+}
+
+fn flip_at_random(seed: u64, count: u64) {
+    let search = Search::new();
+    let mut random = Random(seed);
+    let metadata: Vec<u64> = search
+        .live
+        .iter()
+        .copied()
+        .filter(|block| !search.data.contains(block) && !RING.contains(block))
+        .collect();
+    for _ in 0..samples(count) {
+        let block = metadata[random.below(metadata.len() as u64) as usize];
+        let at = block * BLOCK_BYTES + random.below(BLOCK_BYTES);
+        let found = search.flip(at, 1 << random.below(8));
+        assert!(found, "byte {} of block {block}: damage is not found", at % BLOCK_BYTES);
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_live_metadata_is_found() {
+    flip_at_random(1, 25_000);
+}
+
+#[test]
+fn every_flipped_bit_of_live_metadata_is_found_with_other_places() {
+    flip_at_random(2, 25_000);
+}
+
+#[test]
+fn every_byte_of_either_superblock_is_watched() {
+    let search = Search::new();
+    for home in [0, 35] {
+        for byte in 0..BLOCK_BYTES {
+            let at = home * BLOCK_BYTES + byte;
+            assert!(search.flip(at, 1 << (byte % 8)), "byte {byte} of the superblock at {home}");
+        }
+    }
+}
+
+#[test]
+fn flipped_bits_of_the_journal_are_found_or_change_nothing() {
+    let search = Search::new();
+    let mut random = Random(3);
+    let is_written = |block: &u64| {
+        let mut bytes = [0; 512];
+        search.disk.read_at(block * BLOCK_BYTES, &mut bytes).unwrap();
+        bytes != [0; 512]
+    };
+    let written: Vec<u64> = RING.filter(is_written).collect();
+    let mut found = 0;
+    for _ in 0..samples(6000) {
+        let block = written[random.below(written.len() as u64) as usize];
+        let at = block * BLOCK_BYTES + random.below(BLOCK_BYTES);
+        found += u64::from(search.flip(at, 1 << random.below(8)));
+    }
+    assert!(found > 100, "{found}");
+}
+
+#[test]
+fn flipped_bits_of_data_make_no_panic() {
+    let search = Search::new();
+    let mut random = Random(4);
+    let data: Vec<u64> = search.data.iter().copied().collect();
+    for _ in 0..samples(500) {
+        let block = data[random.below(data.len() as u64) as usize];
+        search.flip(block * BLOCK_BYTES + random.below(BLOCK_BYTES), 1 << random.below(8));
+    }
+}
