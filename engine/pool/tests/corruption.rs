@@ -322,3 +322,93 @@ fn flipped_bits_of_data_make_no_panic() {
         search.flip(block * BLOCK_BYTES + random.below(BLOCK_BYTES), 1 << random.below(8));
     }
 }
+
+/// Puts a changed block into a pool, and brings the checksums up to it in order: in every live page that
+/// points to it, and on to the superblocks. So what is wrong lies behind checksums that are right.
+fn plant_behind_checksums(search: &Search, disk: &SimulatedDisk, block: u64, changed: &[u8]) {
+    let page = |block: u64| {
+        let mut bytes = vec![0; BLOCK_BYTES as usize];
+        disk.read_at(block * BLOCK_BYTES, &mut bytes).unwrap();
+        bytes
+    };
+    let mut waiting = vec![(block, changed.to_vec())];
+    // A circle would go on for ever.
+    for _ in 0..200 {
+        let Some((block, bytes)) = waiting.pop() else { return };
+        let (before, after) = (crc32fast::hash(&page(block)), crc32fast::hash(&bytes));
+        disk.corrupt(block * BLOCK_BYTES, &bytes).unwrap();
+        for parent in search.live.iter().filter(|live| !search.data.contains(live)) {
+            let mut content = page(*parent);
+            let mut points = false;
+            for at in (0..BLOCK_BYTES as usize - 8).step_by(8) {
+                let (number, rest) = content[at..].split_at_mut(8);
+                let is_pointer = number[..6] == block.to_le_bytes()[..6]
+                    && rest.get(4..8) == Some(&before.to_le_bytes());
+                if is_pointer {
+                    rest[4..8].copy_from_slice(&after.to_le_bytes());
+                    points = true;
+                }
+            }
+            let superblock = [0, 35].contains(parent);
+            if points && superblock {
+                let crc = crc32fast::hash(&content[..508]);
+                content[508..512].copy_from_slice(&crc.to_le_bytes());
+                disk.corrupt(parent * BLOCK_BYTES, &content).unwrap();
+            } else if points && !waiting.iter().any(|(other, _)| other == parent) {
+                waiting.push((*parent, content));
+            }
+        }
+    }
+}
+
+#[test]
+fn nonsense_behind_right_checksums_makes_no_panic_and_no_hang() {
+    let search = Search::new();
+    let mut random = Random(5);
+    let metadata: Vec<u64> = search
+        .live
+        .iter()
+        .copied()
+        .filter(|block| !search.data.contains(block) && !RING.contains(block))
+        .collect();
+    let mut found = 0;
+    let count = samples(1500);
+    for _ in 0..count {
+        let block = metadata[random.below(metadata.len() as u64) as usize];
+        let disk = search.disk.crash_with(CrashPolicy::KeepAll);
+        let mut bytes = vec![0; BLOCK_BYTES as usize];
+        disk.read_at(block * BLOCK_BYTES, &mut bytes).unwrap();
+        // Where something is, or anywhere: another field's value, an extreme, a bit.
+        let words = BLOCK_BYTES / 8;
+        let written: Vec<u64> =
+            (0..words).filter(|word| bytes[*word as usize * 8..][..8] != [0; 8]).collect();
+        for _ in 0..=random.below(3) {
+            let word = match written.is_empty() || random.below(4) == 0 {
+                true => random.below(words),
+                false => written[random.below(written.len() as u64) as usize],
+            } as usize;
+            let other = metadata[random.below(metadata.len() as u64) as usize];
+            let value = match random.below(6) {
+                0 => u64::MAX,
+                1 => random.below(POOL_BYTES / BLOCK_BYTES) | 2 << 48,
+                2 => other | 2 << 48,
+                3 => block | 2 << 48,
+                4 => random.below(1 << 20),
+                _ => {
+                    u64::from_le_bytes(bytes[word * 8..][..8].try_into().unwrap())
+                        ^ 1 << random.below(64)
+                }
+            };
+            bytes[word * 8..][..8].copy_from_slice(&value.to_le_bytes());
+        }
+        if [0, 35].contains(&block) {
+            let crc = crc32fast::hash(&bytes[..508]);
+            bytes[508..512].copy_from_slice(&crc.to_le_bytes());
+        }
+        plant_behind_checksums(&search, &disk, block, &bytes);
+        let seen = catch_unwind(AssertUnwindSafe(|| look(Arc::new(disk))))
+            .unwrap_or_else(|_| panic!("block {block}: a panic"));
+        found += u64::from(!matches!(seen, Seen::Nothing(_)));
+    }
+    assert!(found * 2 > count, "{found} of {count}");
+}
