@@ -2,7 +2,8 @@
 //!
 //! Locks are taken in this order, and none of them is held across a flush but the first two:
 //! checkpoint, journal writer, cut, table, maps (origins before their children), runs, then the inner
-//! locks of space, pages and pending records. A layer's gate and range locks come before all of them.
+//! locks of space, pages and pending records. A layer's gate and range locks, and those that let one thread at a time
+//! reclaim or sum, come before all of them; these two are held across flushes as well.
 
 use std::sync::{Arc, OnceLock};
 
@@ -22,6 +23,7 @@ use crate::map::store::PageStore;
 use crate::need::{Attempt, Need};
 use crate::planted::{Fault, planted};
 use crate::room::Room;
+use crate::sums::SumCache;
 use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::types::{BLOCK_LENGTH, Epoch};
@@ -51,6 +53,10 @@ pub(crate) struct Core {
     pub(crate) group_commit: GroupCommit,
     /// One walk over removed layers at a time.
     pub(crate) reclaiming: Mutex<()>,
+    /// One pass over the data of sealed layers at a time: nobody else writes checksums of data.
+    pub(crate) summing: Mutex<()>,
+    pub(crate) sums: SumCache,
+    pub(crate) verify_reads: bool,
     pub(crate) maintenance: Maintenance,
     pub(crate) room: Room,
     /// Held while the storage is flushed.

@@ -35,6 +35,7 @@ mod room;
 #[cfg(all(test, feature = "shuttle"))]
 mod schedules;
 mod space;
+mod sums;
 mod sync;
 mod types;
 

@@ -2,7 +2,7 @@
 //! settling when nothing else goes on.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::core::Core;
 use crate::sync::thread::{self, JoinHandle};
@@ -10,6 +10,9 @@ use crate::sync::{Condvar, Mutex};
 
 /// How long nothing must be recorded before the rest is settled.
 const IDLE: Duration = Duration::from_millis(200);
+/// After a portion of checksums, the thread rests so many times as long as it took: whoever else wants the
+/// disk has most of it.
+const REST_FACTOR: u32 = 9;
 
 #[derive(Default)]
 struct State {
@@ -36,11 +39,11 @@ impl Maintenance {
         self.changed.notify_all();
     }
 
-    /// Waits for a wake or an idle moment. None: stop. True: woken.
-    fn wait(&self) -> Option<bool> {
+    /// Waits for a wake, or for so long. None: stop. True: woken.
+    fn wait(&self, duration: Duration) -> Option<bool> {
         let mut state = self.state.lock();
         if !state.woken && !state.stopping {
-            self.changed.wait_for(&mut state, IDLE);
+            self.changed.wait_for(&mut state, duration);
         }
         (!state.stopping).then(|| std::mem::take(&mut state.woken))
     }
@@ -58,15 +61,37 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<JoinHandle<()>> {
 
 fn run(core: &Core) {
     let mut last_sequence = 0;
-    while let Some(woken) = core.maintenance.wait() {
-        if let Err(error) = tend(core, woken, &mut last_sequence) {
-            // The pool is latched, or full: whoever uses it next is told.
-            tracing::warn!("maintenance of {}: {error}", core.name);
-            if core.check_latch().is_err() {
-                return;
+    let mut rest = IDLE;
+    // While there are checksums to take, the waits are shorter than an idle moment.
+    let mut waited = Duration::ZERO;
+    while let Some(woken) = core.maintenance.wait(rest) {
+        waited = if woken { Duration::ZERO } else { waited + rest };
+        let is_moment = woken || waited >= IDLE;
+        let tended = if is_moment { tend(core, woken, &mut last_sequence) } else { Ok(()) };
+        if is_moment {
+            waited = Duration::ZERO;
+        }
+        match tended.and_then(|()| sum(core)) {
+            Ok(next) => rest = next,
+            Err(error) => {
+                // The pool is latched, or full: whoever uses it next is told.
+                tracing::warn!("maintenance of {}: {error}", core.name);
+                if core.check_latch().is_err() {
+                    return;
+                }
+                rest = IDLE;
             }
         }
     }
+}
+
+/// Takes a portion of checksums, if there are any to take; gives how long to rest.
+fn sum(core: &Core) -> thinstore_storage::Result<Duration> {
+    if core.maintenance.is_stopping() {
+        return Ok(IDLE);
+    }
+    let begin = Instant::now();
+    Ok(if core.sum_portion()? { (begin.elapsed() * REST_FACTOR).min(IDLE) } else { IDLE })
 }
 
 fn tend(core: &Core, woken: bool, last_sequence: &mut u64) -> thinstore_storage::Result<()> {

@@ -30,9 +30,13 @@ use crate::map::walk;
 use crate::pool::{OpenOptions, random_uuid};
 use crate::room::Room;
 use crate::space::Space;
+use crate::sums::SumCache;
 use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::types::{BLOCK_BYTES, BLOCK_LENGTH, Epoch, LayerId, PoolBlock};
+
+/// The part of the memory for map pages that goes to checksums of data: at 64 MiB, those of 4 GiB.
+const SUM_CACHE_SHARE: u64 = 16;
 
 /// Opens a pool: recovers what the journal holds, and removes what was transient.
 ///
@@ -210,10 +214,13 @@ fn build_core(
         writer: Mutex::new(writer),
         cut: RwLock::new(()),
         table: RwLock::new(Table::new(newest.next_serial)),
-        pages: PageStore::new(space, options.cache_bytes),
+        pages: PageStore::new(space, options.cache_bytes - options.cache_bytes / SUM_CACHE_SHARE),
         pending: Default::default(),
         group_commit: Default::default(),
         reclaiming: Mutex::new(()),
+        summing: Mutex::new(()),
+        sums: SumCache::new(options.cache_bytes / SUM_CACHE_SHARE),
+        verify_reads: options.verify_reads,
         maintenance: Maintenance::default(),
         room: Room::new(options.on_full),
         syncing: Mutex::new(()),
@@ -333,7 +340,9 @@ fn load_layers(core: &Core) -> Result<()> {
             return Err(core.corrupt(format!("the name '{}' stands twice", record.name)));
         }
     }
-    resume_absorptions(core, &table)
+    resume_absorptions(core, &table)?;
+    table.derive_all_sums();
+    Ok(())
 }
 
 /// A child that was taking over its origin goes on from where the origin's cursor stands.

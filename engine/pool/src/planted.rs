@@ -49,6 +49,10 @@ pub enum Fault {
     NamedNotMarkedFirst,
     /// Blocks of pages are free as soon as the newest superblock does not reach them.
     PageReusedEarly,
+    /// A record says that checksums of data are there before they are durable.
+    SummedBeforeFlush,
+    /// A writable layer takes over an origin whose checksums still count.
+    SumsNotForgotten,
 }
 
 #[cfg(feature = "planted-faults")]
@@ -63,7 +67,7 @@ mod selection {
 
     impl Fault {
         /// All of them.
-        pub const ALL: [Fault; 21] = [
+        pub const ALL: [Fault; 23] = [
             Fault::NoFlushBeforeSuperblock,
             Fault::SuperblockOverNewest,
             Fault::FreedBlockReusedAtOnce,
@@ -85,6 +89,8 @@ mod selection {
             Fault::SettledTooHigh,
             Fault::NamedNotMarkedFirst,
             Fault::PageReusedEarly,
+            Fault::SummedBeforeFlush,
+            Fault::SumsNotForgotten,
         ];
     }
 

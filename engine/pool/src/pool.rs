@@ -58,13 +58,15 @@ impl Default for PoolOptions {
 pub struct OpenOptions {
     /// Nothing is written, not even what the journal asks for: that is done in memory.
     pub read_only: bool,
-    /// Memory for map pages.
+    /// Memory for map pages, a part of it for checksums of data.
     pub cache_bytes: u64,
     /// With a thread that takes checkpoints, settles when idle and frees what was removed. Without it,
     /// these happen in the calls that need them.
     pub background: bool,
     /// Does the space of discarded and removed blocks go back to the host?
     pub punch_holes: bool,
+    /// Is data of sealed layers held against its checksums when it is read?
+    pub verify_reads: bool,
     /// What does a write that finds no room do?
     pub on_full: OnFull,
     /// Blocks that a portion of a walk over a removed layer frees, give or take a leaf of its map: changes
@@ -79,6 +81,7 @@ impl Default for OpenOptions {
             cache_bytes: 64 << 20,
             background: true,
             punch_holes: true,
+            verify_reads: true,
             on_full: OnFull::Error,
             reclaim_portion_blocks: 16_384,
         }
@@ -384,6 +387,12 @@ impl Pool {
     /// The pool's space.
     pub fn usage(&self) -> Usage {
         self.core().usage()
+    }
+
+    /// Takes the checksums of all data of sealed layers that has none yet, as the pool's thread does by and
+    /// by. Durable on return.
+    pub fn sum_sealed(&self) -> Result<()> {
+        self.core().sum_all()
     }
 
     /// Returns when nothing that was removed or freed before is pending.

@@ -5,7 +5,8 @@ use thinstore_storage::{Error, Result};
 use super::Device;
 use super::resolve::ReadPiece;
 use crate::convert::{to_u64, to_usize};
-use crate::types::{BLOCK_BYTES, LogicalBlock};
+use crate::sums::Place;
+use crate::types::{BLOCK_BYTES, Epoch, LogicalBlock};
 
 impl Device {
     /// Reads any range; one that is not made of whole blocks goes through a buffer that is.
@@ -37,17 +38,23 @@ impl Device {
             let count = to_u64(rest.len()) / BLOCK_BYTES;
             let piece = self.core().attempt(|| {
                 let map = self.layer_state().map.read();
-                self.core().resolve_read(&map, at, count)
+                self.core().resolve_read(&map, at, count, self.summed_until())
             })?;
             let (bytes, others) = rest.split_at_mut(to_usize(piece.count * BLOCK_BYTES));
-            self.read_piece(at, piece, bytes)?;
+            self.read_piece(at, &piece, bytes)?;
             at = at.plus(piece.count);
             rest = others;
         }
         Ok(())
     }
 
-    fn read_piece(&self, at: LogicalBlock, piece: ReadPiece, bytes: &mut [u8]) -> Result<()> {
+    /// Asked with the map locked, and the range of the read as well: until it ends, none of its blocks is
+    /// overwritten in place.
+    fn summed_until(&self) -> Epoch {
+        if self.core().verify_reads { self.layer_state().summed_until() } else { Epoch::ZERO }
+    }
+
+    fn read_piece(&self, at: LogicalBlock, piece: &ReadPiece, bytes: &mut [u8]) -> Result<()> {
         let Some(block) = piece.block else {
             bytes.fill(0);
             return Ok(());
@@ -62,6 +69,16 @@ impl Device {
                 ),
                 source,
             )
-        })
+        })?;
+        for range in &piece.summed {
+            let inside = to_usize(range.start * BLOCK_BYTES)..to_usize(range.end * BLOCK_BYTES);
+            let place = Place {
+                layer: self.layer(),
+                logical: at.plus(range.start),
+                block: block.plus(range.start),
+            };
+            self.core().verify(place, bytes.get_mut(inside).unwrap_or_default())?;
+        }
+        Ok(())
     }
 }

@@ -1,19 +1,32 @@
 //! Where a request's blocks lie: memory only.
 
+use std::ops::Range;
+
 use crate::core::Core;
 use crate::format::pointer::{BlockPtr, PointerKind};
 use crate::layers::layer::LayerMap;
 use crate::map::page::index_at;
 use crate::need::{Attempt, Need};
 use crate::planted::{Fault, planted};
-use crate::types::{LogicalBlock, PoolBlock};
+use crate::types::{Epoch, LogicalBlock, PoolBlock};
 
 /// A stretch of a read: contiguous in the pool, or nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReadPiece {
     pub(super) count: u64,
     /// None: a hole, which reads as zeroes.
     pub(super) block: Option<PoolBlock>,
+    /// Those of its blocks, counted from its start, that have checksums.
+    pub(super) summed: Vec<Range<u64>>,
+}
+
+impl ReadPiece {
+    fn note_summed(&mut self) {
+        match self.summed.last_mut() {
+            Some(last) if last.end == self.count => last.end += 1,
+            _ => self.summed.push(self.count..self.count + 1),
+        }
+    }
 }
 
 /// A stretch of a write.
@@ -61,20 +74,25 @@ impl Core {
         Ok(())
     }
 
-    /// The first stretch of a read of `count` blocks at `from`.
+    /// The first stretch of a read of `count` blocks at `from`; what was born up to `summed_until` has
+    /// checksums.
     pub(super) fn resolve_read(
         &self,
         map: &LayerMap,
         from: LogicalBlock,
         count: u64,
+        summed_until: Epoch,
     ) -> Attempt<ReadPiece> {
-        let mut piece = ReadPiece { count: 0, block: None };
+        let mut piece = ReadPiece { count: 0, block: None, summed: Vec::new() };
         self.each_pointer(map, from, count, |_, pointer| {
             let block = data_block(pointer)?;
             if piece.count == 0 {
                 piece.block = block;
             } else if block != piece.block.map(|first| first.plus(piece.count)) {
                 return Ok(false);
+            }
+            if block.is_some() && pointer.birth() <= summed_until {
+                piece.note_summed();
             }
             piece.count += 1;
             Ok(true)

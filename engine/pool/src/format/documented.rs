@@ -150,6 +150,7 @@ fn layer_record() -> LayerRecord {
         created_unix_ns: -3,
         content_bytes: 0x1b1c,
         tag: [0x1d; 32],
+        summed_blocks: LogicalBlock::new(0x1e1f),
     }
 }
 
@@ -178,6 +179,7 @@ fn layer_records_lie_as_documented() {
             ("created_unix_ns", &(-3i64).to_le_bytes()),
             ("content_bytes", &0x1b1cu64.to_le_bytes()),
             ("tag", &[0x1d; 32]),
+            ("summed_blocks", &0x1e1fu64.to_le_bytes()),
             ("name", "n".repeat(255).as_bytes()),
         ],
     );
@@ -229,6 +231,7 @@ fn records_have_the_documented_kinds_and_lengths() {
         ("absorb walk", Record::AbsorbWalk { layer, cursor }, 4 + 4 + 8),
         ("trimmed", Record::Trimmed { layer }, 4 + 4),
         ("grow", Record::Grow { pool_blocks: 1 }, 4 + 8),
+        ("summed", Record::Summed { layer, cursor }, 4 + 4 + 8),
     ];
     for (name, record, length) in examples {
         let mut bytes = Vec::new();

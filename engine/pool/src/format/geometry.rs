@@ -38,6 +38,30 @@ pub(crate) const TABLE_HEIGHT: u8 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GroupIndex(u64);
 
+/// CRC-32s in a block of them.
+pub(crate) const SUMS_PER_BLOCK: u64 = BLOCK_BYTES / 4;
+/// The first block of a head that holds CRC-32s.
+const FIRST_SUM_BLOCK: u64 = 3;
+
+/// Where the CRC-32 of a block's data has its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SumHome {
+    pub(crate) block: PoolBlock,
+    /// Which entry of that block.
+    pub(crate) index: u64,
+}
+
+impl SumHome {
+    pub(crate) const fn of(data: PoolBlock) -> SumHome {
+        let start = GroupIndex::of(data).first_block();
+        let index = data.get() - start.get();
+        SumHome {
+            block: start.plus(FIRST_SUM_BLOCK + index / SUMS_PER_BLOCK),
+            index: index % SUMS_PER_BLOCK,
+        }
+    }
+}
+
 impl GroupIndex {
     pub(crate) const fn new(index: u64) -> GroupIndex {
         GroupIndex(index)
@@ -140,6 +164,18 @@ mod tests {
                 .map(|index| geometry.fixed_in(GroupIndex::new(index)))
                 .sum();
             assert_eq!(geometry.fixed_blocks(), sum, "{pool_blocks} blocks");
+        }
+    }
+
+    #[test]
+    fn every_block_has_a_checksum_of_its_own_inside_the_head() {
+        for group in [0, 1, 7] {
+            let start = GroupIndex::new(group).first_block();
+            let home = |index| SumHome::of(start.plus(index));
+            assert_eq!(home(0), SumHome { block: start.plus(3), index: 0 });
+            assert_eq!(home(1023), SumHome { block: start.plus(3), index: 1023 });
+            assert_eq!(home(1024), SumHome { block: start.plus(4), index: 0 });
+            assert_eq!(home(32_767), SumHome { block: start.plus(34), index: 1023 });
         }
     }
 

@@ -81,6 +81,8 @@ pub(crate) struct LayerRecord {
     /// Length of a document's content; its device is rounded up to whole blocks.
     pub(crate) content_bytes: u64,
     pub(crate) tag: [u8; 32],
+    /// How far the checksums of a sealed layer's own data have come.
+    pub(crate) summed_blocks: LogicalBlock,
 }
 
 fn id_of(raw: Option<LayerId>) -> u32 {
@@ -112,6 +114,7 @@ impl LayerRecord {
         fields.put_u64(self.created_unix_ns.cast_unsigned());
         fields.put_u64(self.content_bytes);
         fields.extend_from_slice(&self.tag);
+        fields.put_u64(self.summed_blocks.get());
         fields.pad_to(NAME_AT);
         fields.extend_from_slice(
             self.name.as_bytes().get(..NAME_BYTES).unwrap_or(self.name.as_bytes()),
@@ -154,6 +157,7 @@ impl LayerRecord {
             created_unix_ns: fields.u64()?.cast_signed(),
             content_bytes: fields.u64()?,
             tag: fields.take(32)?.try_into().ok()?,
+            summed_blocks: LogicalBlock::new(fields.u64()?),
         };
         let rest = bytes.get(NAME_AT - fields_gap()..NAME_AT)?;
         let tail = bytes.get(NAME_AT + name_length..LAYER_RECORD_BYTES)?;
@@ -164,7 +168,7 @@ impl LayerRecord {
 
 /// Reserved bytes between the last field and the name.
 const fn fields_gap() -> usize {
-    NAME_AT - 136
+    NAME_AT - 144
 }
 
 #[cfg(test)]
@@ -194,6 +198,7 @@ mod tests {
             created_unix_ns: 20,
             content_bytes: 21,
             tag: [22; 32],
+            summed_blocks: LogicalBlock::new(23),
         }
     }
 
@@ -205,7 +210,7 @@ mod tests {
 
     #[test]
     fn unknown_flags_and_dirty_reserved_bytes_are_refused() {
-        for at in [6, 11, 140, 255] {
+        for at in [6, 11, 144, 255] {
             let mut record = example();
             record.name = "short".to_owned();
             let mut bytes = record.encode();

@@ -41,6 +41,8 @@ pub(crate) enum Record {
     Trimmed { layer: LayerId },
     /// The pool grows.
     Grow { pool_blocks: u64 },
+    /// The checksums of a sealed layer's own data before `cursor` are on the disk.
+    Summed { layer: LayerId, cursor: LogicalBlock },
 }
 
 impl Record {
@@ -58,6 +60,7 @@ impl Record {
             Record::AbsorbWalk { .. } => 10,
             Record::Trimmed { .. } => 11,
             Record::Grow { .. } => 12,
+            Record::Summed { .. } => 13,
         }
     }
 
@@ -97,7 +100,9 @@ impl Record {
                 out.put_u32(layer.get());
                 out.put_u64(*size_blocks);
             }
-            Record::DeleteWalk { layer, cursor } | Record::AbsorbWalk { layer, cursor } => {
+            Record::DeleteWalk { layer, cursor }
+            | Record::AbsorbWalk { layer, cursor }
+            | Record::Summed { layer, cursor } => {
                 out.put_u32(layer.get());
                 out.put_u64(cursor.get());
             }
@@ -154,13 +159,13 @@ impl Record {
             5 => Record::Seal { layer: LayerId::new(fields.u32()?)? },
             7 => Record::Resize { layer: LayerId::new(fields.u32()?)?, size_blocks: fields.u64()? },
             8 => Record::Remove { layer: LayerId::new(fields.u32()?)? },
-            9 | 10 => {
+            9 | 10 | 13 => {
                 let layer = LayerId::new(fields.u32()?)?;
                 let cursor = LogicalBlock::new(fields.u64()?);
-                if kind == 9 {
-                    Record::DeleteWalk { layer, cursor }
-                } else {
-                    Record::AbsorbWalk { layer, cursor }
+                match kind {
+                    9 => Record::DeleteWalk { layer, cursor },
+                    10 => Record::AbsorbWalk { layer, cursor },
+                    _ => Record::Summed { layer, cursor },
                 }
             }
             11 => Record::Trimmed { layer: LayerId::new(fields.u32()?)? },
@@ -199,6 +204,7 @@ mod tests {
             created_unix_ns: 7,
             content_bytes: 0,
             tag: [0; 32],
+            summed_blocks: LogicalBlock::new(0),
         })
     }
 
@@ -223,6 +229,7 @@ mod tests {
             Record::AbsorbWalk { layer, cursor: LogicalBlock::new(8) },
             Record::Trimmed { layer },
             Record::Grow { pool_blocks: 1 << 30 },
+            Record::Summed { layer, cursor: LogicalBlock::new(8) },
         ]
     }
 

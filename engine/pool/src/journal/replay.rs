@@ -234,6 +234,7 @@ impl Core {
                 same_cursor(*layer, step.cursor, *cursor)
             }
             Record::Trimmed { layer } => self.apply_trimmed(table, *layer),
+            Record::Summed { layer, cursor } => self.apply_summed(table, *layer, *cursor),
             Record::Map { .. } | Record::Unmap { .. } | Record::Grow { .. } => Ok(()),
         }
     }

@@ -110,9 +110,12 @@ impl Core {
         }
         let layer = Layer::new(record.id, map, self.allocation_run_blocks);
         layer.add_own(0, delta.pages);
-        if !table.insert(Arc::new(layer), LayerMeta::of(record)) {
+        let meta = LayerMeta { summed_blocks: LogicalBlock::new(0), ..LayerMeta::of(record) };
+        if !table.insert(Arc::new(layer), meta) {
             return Err(contradiction(format!("{} is there twice", record.id)));
         }
+        table.derive_summed_until(record.id);
+        table.note_unsummed(record.id);
         table.next_serial = table.next_serial.max(record.serial + 1);
         Ok(())
     }
@@ -158,7 +161,11 @@ impl Core {
         let (data, pages) = entry.layer.own_blocks();
         let layer = Layer::new(sealed.id, taken, self.allocation_run_blocks);
         layer.set_own_blocks(data, pages);
-        let meta = LayerMeta { origin: entry.meta.origin, ..LayerMeta::of(sealed) };
+        let meta = LayerMeta {
+            origin: entry.meta.origin,
+            summed_blocks: LogicalBlock::new(0),
+            ..LayerMeta::of(sealed)
+        };
         if !table.insert(Arc::new(layer), meta) {
             return Err(contradiction(format!("{} is there twice", sealed.id)));
         }
@@ -167,6 +174,9 @@ impl Core {
         entry.layer.mark_changed();
         table.next_serial = table.next_serial.max(sealed.serial + 1);
         table.update(source, |meta| meta.origin = Some(sealed.id));
+        drop(map);
+        table.derive_summed_until(sealed.id);
+        table.note_unsummed(sealed.id);
         if let Some(origin) = entry.meta.origin {
             table.children_changed(origin);
         }
@@ -174,12 +184,15 @@ impl Core {
     }
 
     /// A writable layer becomes sealed.
-    pub(crate) fn apply_seal(&self, table: &Table, id: LayerId) -> Attempt<()> {
+    pub(crate) fn apply_seal(&self, table: &mut Table, id: LayerId) -> Attempt<()> {
         let entry = table.get(id).map_err(|error| contradiction(error.to_string()))?;
-        let mut map = entry.layer.map.write();
-        map.seal_epoch = self.next_epoch()?;
-        map.sealed = true;
-        entry.layer.mark_changed();
+        {
+            let mut map = entry.layer.map.write();
+            map.seal_epoch = self.next_epoch()?;
+            map.sealed = true;
+        }
+        table.update(id, |meta| meta.summed_blocks = LogicalBlock::new(0));
+        table.note_unsummed(id);
         Ok(())
     }
 
@@ -331,8 +344,19 @@ impl Core {
             child_map.absorption = None;
             let (data, pages) = entry.layer.own_blocks();
             child.layer.add_own(data.cast_signed(), pages.cast_signed());
-            table.update(child_id, |meta| meta.origin = entry.meta.origin);
+            // The child's pass has not been over what becomes its own here, unless the origin's has.
+            let both = child_map.is_summed(child.meta.summed_blocks)
+                && map.is_summed(entry.meta.summed_blocks);
+            drop((map, child_map));
+            table.update(child_id, |meta| {
+                meta.origin = entry.meta.origin;
+                if !both {
+                    meta.summed_blocks = LogicalBlock::new(0);
+                }
+            });
             table.remove(id);
+            table.derive_summed_until(child_id);
+            table.note_unsummed(child_id);
         }
         Ok(WalkStep { cursor, freed })
     }

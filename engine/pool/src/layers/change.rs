@@ -203,6 +203,7 @@ impl Core {
             created_unix_ns: unix_ns_now(),
             content_bytes: placement.content_bytes,
             tag: new.tag,
+            summed_blocks: LogicalBlock::new(0),
         })
     }
 

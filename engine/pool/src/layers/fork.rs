@@ -129,7 +129,7 @@ impl Core {
                 self.flush_overwrites(&layer)?;
             }
             let _shared = self.cut.read();
-            let table = self.table.write();
+            let mut table = self.table.write();
             self.check_still_writable(&table, &layer)?;
             if layer.handles.load(Ordering::Acquire) > 0 {
                 return Err(thinstore_storage::Error::new(
@@ -138,7 +138,7 @@ impl Core {
                 ));
             }
             self.check_epochs_left()?;
-            self.attempt(|| self.apply_seal(&table, id))?;
+            self.attempt(|| self.apply_seal(&mut table, id))?;
             self.pending.append(&[Record::Seal { layer: id }], &[], &[], false);
         }
         layer.runs.lock().clear(&self.pages.space);

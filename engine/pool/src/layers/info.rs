@@ -44,6 +44,8 @@ pub struct LayerInfo {
     pub size_bytes: u64,
     /// Data that is its own.
     pub own_data_bytes: u64,
+    /// Of that, what has checksums that are looked at when it is read.
+    pub checksummed_bytes: u64,
     /// Map pages that are its own.
     pub own_map_bytes: u64,
     /// Handles open now.
@@ -67,7 +69,7 @@ pub struct Usage {
     pub data_bytes: u64,
     /// Map pages, the layer table and the space map.
     pub metadata_bytes: u64,
-    /// Superblocks, journal, bitmaps: taken when the pool was made.
+    /// Superblocks, journal, bitmaps, checksums of data: taken when the pool was made.
     pub fixed_bytes: u64,
     /// What is kept back so that a full pool can free space.
     pub reserved_bytes: u64,
@@ -130,6 +132,11 @@ impl Core {
             hidden: entry.meta.is_removed(),
             size_bytes: map.size_blocks * BLOCK_BYTES,
             own_data_bytes: data * BLOCK_BYTES,
+            checksummed_bytes: if map.is_summed(entry.meta.summed_blocks) {
+                data * BLOCK_BYTES
+            } else {
+                0
+            },
             own_map_bytes: pages * BLOCK_BYTES,
             open_handles: entry.layer.handles.load(Ordering::Acquire),
             created_unix_ns: entry.meta.created_unix_ns,

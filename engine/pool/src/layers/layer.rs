@@ -8,8 +8,9 @@ use crate::device::range_lock::RangeLock;
 use crate::format::layer::{LayerFlags, LayerRecord};
 use crate::map::ownership::{Absorption, OwnDelta, Ownership};
 use crate::map::tree::Tree;
+use crate::map::walk::tree_end;
 use crate::space::runs::Runs;
-use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::types::{Epoch, LayerId, LogicalBlock, Namespace};
 
@@ -25,6 +26,11 @@ pub(crate) struct LayerMap {
 }
 
 impl LayerMap {
+    /// Has the pass over a sealed layer's own data come to its end?
+    pub(crate) fn is_summed(&self, summed_blocks: LogicalBlock) -> bool {
+        self.sealed && summed_blocks >= tree_end(&self.tree)
+    }
+
     pub(crate) fn ownership(&self) -> Ownership {
         Ownership {
             base: self.base,
@@ -47,6 +53,8 @@ pub(crate) struct Layer {
     pub(crate) overwrites: Overwrites,
     /// Writes to it wait for no room.
     pub(crate) hurried: AtomicBool,
+    /// See [`Layer::summed_until`].
+    summed_until: AtomicU32,
     /// The layer's record differs from the one in the table's page.
     pub(crate) changed: AtomicBool,
 }
@@ -64,6 +72,7 @@ impl Layer {
             handles: AtomicUsize::new(0),
             overwrites: Overwrites::default(),
             hurried: AtomicBool::new(false),
+            summed_until: AtomicU32::new(Epoch::ZERO.get()),
             changed: AtomicBool::new(true),
         }
     }
@@ -94,6 +103,17 @@ impl Layer {
         }
     }
 
+    /// Data that was born in this epoch or before it, and is read through this layer, has its checksum in
+    /// the head of its group.
+    pub(crate) fn summed_until(&self) -> Epoch {
+        Epoch::new(self.summed_until.load(Ordering::Acquire))
+    }
+
+    /// False: it was so already.
+    pub(crate) fn set_summed_until(&self, epoch: Epoch) -> bool {
+        self.summed_until.swap(epoch.get(), Ordering::AcqRel) != epoch.get()
+    }
+
     pub(crate) fn mark_changed(&self) {
         self.changed.store(true, Ordering::Release);
     }
@@ -117,6 +137,8 @@ pub(crate) struct LayerMeta {
     pub(crate) serial: u64,
     pub(crate) created_unix_ns: i64,
     pub(crate) content_bytes: u64,
+    /// How far the checksums of a sealed layer's own data have come.
+    pub(crate) summed_blocks: LogicalBlock,
 }
 
 impl LayerMeta {
@@ -137,6 +159,7 @@ impl LayerMeta {
             serial: record.serial,
             created_unix_ns: record.created_unix_ns,
             content_bytes: record.content_bytes,
+            summed_blocks: record.summed_blocks,
         }
     }
 
@@ -175,6 +198,7 @@ impl LayerMeta {
             created_unix_ns: self.created_unix_ns,
             content_bytes: self.content_bytes,
             tag: self.tag,
+            summed_blocks: self.summed_blocks,
         }
     }
 }

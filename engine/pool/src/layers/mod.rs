@@ -7,4 +7,5 @@ pub(crate) mod fork;
 pub(crate) mod info;
 pub(crate) mod layer;
 pub(crate) mod reclaim;
+pub(crate) mod sums;
 pub(crate) mod table;

@@ -19,6 +19,7 @@ use crate::core::Core;
 use crate::format::record::Record;
 use crate::map::tree::Tree;
 use crate::map::walk::{Portion, own_blocks, tree_end};
+use crate::need::Need;
 use crate::planted::{Fault, planted};
 use crate::types::{LayerId, LogicalBlock};
 
@@ -96,7 +97,33 @@ impl Core {
         chosen
     }
 
+    /// Nobody verifies what a writable layer owns: it overwrites it in place. So the checksums of what it is
+    /// about to take over stop to count, and durably: else a loss of power would bring back an origin that
+    /// counts them, with data that the child has overwritten since.
+    fn forget_sums(&self, id: LayerId) -> Result<()> {
+        let forgotten = self.attempt(|| {
+            let _shared = self.cut.read();
+            let mut table = self.table.write();
+            let mut children = table.children(id);
+            let (Some(child), None) = (children.next(), children.next()) else { return Ok(false) };
+            drop(children);
+            let gone = Need::Missing;
+            let child_is_sealed = table.get(child).map_err(gone)?.layer.map.read().sealed;
+            let none = LogicalBlock::new(0);
+            if child_is_sealed || table.get(id).map_err(gone)?.meta.summed_blocks == none {
+                return Ok(false);
+            }
+            self.apply_summed(&mut table, id, none)?;
+            self.pending.append(&[Record::Summed { layer: id, cursor: none }], &[], &[], false);
+            Ok(true)
+        })?;
+        if forgotten { self.flush() } else { Ok(()) }
+    }
+
     fn walk_portion(&self, id: LayerId, work: &Work) -> Result<()> {
+        if matches!(work, Work::Absorb) && !planted(Fault::SumsNotForgotten) {
+            self.forget_sums(id)?;
+        }
         let most_blocks = self.reclaim_portion_blocks;
         self.attempt(|| {
             let _shared = self.cut.read();

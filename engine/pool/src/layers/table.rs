@@ -6,7 +6,7 @@ use std::sync::Arc;
 use thinstore_storage::{Error, ErrorKind, Result};
 
 use super::layer::{Layer, LayerMeta};
-use crate::types::{LayerId, Namespace};
+use crate::types::{Epoch, LayerId, Namespace};
 
 /// Slots are below this.
 pub(crate) const LAYER_LIMIT: u32 = 1 << 26;
@@ -31,6 +31,9 @@ pub(crate) struct Table {
     pub(crate) next_serial: u64,
     /// Layers that were removed, and whose space may be freed.
     pub(crate) reclaimable: BTreeSet<LayerId>,
+    /// Sealed layers whose data has no checksums yet, by the epoch of their seal: origins come before
+    /// their children.
+    pub(crate) unsummed: BTreeSet<(Epoch, LayerId)>,
 }
 
 impl Table {
@@ -150,6 +153,9 @@ impl Table {
     /// Takes a layer out for good. Its origin may now be freed further.
     pub(crate) fn remove(&mut self, id: LayerId) {
         let Some(entry) = self.entries.remove(&id) else { return };
+        // Of a layer that was never sealed, nothing is there.
+        let seal = entry.layer.map.read().seal_epoch;
+        self.unsummed.remove(&(seal, id));
         self.unlink(id, &entry.meta);
         self.removed.insert(id);
         self.reclaimable.remove(&id);
