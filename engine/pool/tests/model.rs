@@ -28,6 +28,7 @@ enum Operation {
     Commit { layer: usize },
     Seal { layer: usize },
     Remove { layer: usize },
+    Sum,
     Checkpoint,
     Reopen,
     PullThePlug,
@@ -63,6 +64,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => layer.clone().prop_map(|layer| Operation::Commit { layer }),
         2 => layer.clone().prop_map(|layer| Operation::Seal { layer }),
         4 => layer.prop_map(|layer| Operation::Remove { layer }),
+        4 => Just(Operation::Sum),
         2 => Just(Operation::Checkpoint),
         2 => Just(Operation::Reopen),
         1 => Just(Operation::PullThePlug),
@@ -229,6 +231,7 @@ impl World {
                     self.add_empty();
                 }
             }
+            Operation::Sum => self.pool().sum_sealed().unwrap(),
             Operation::Checkpoint => self.pool().checkpoint().unwrap(),
             Operation::Reopen => {
                 self.pool.take().unwrap().close().unwrap();
@@ -287,6 +290,8 @@ fn run(run_bytes: u64, operations: &[Operation]) {
     for operation in operations {
         world.apply(operation);
     }
+    world.verify();
+    world.pool().sum_sealed().unwrap();
     world.verify();
     world.pool.take().unwrap().close().unwrap();
     world.open();
