@@ -259,6 +259,11 @@ impl Actor {
         self.flushing(|actor| Ok(actor.pool.grow(size_bytes)?))
     }
 
+    /// Takes the checksums of all that is sealed.
+    pub fn sum(&mut self) -> Told {
+        Ok(self.pool.sum_sealed()?)
+    }
+
     /// A checkpoint.
     pub fn checkpoint(&mut self) -> Told {
         Ok(self.pool.checkpoint()?)

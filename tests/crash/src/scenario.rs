@@ -178,6 +178,13 @@ pub const SCENARIOS: &[Scenario] = &[
         run: superblock_turn,
         ..PLAIN
     },
+    Scenario {
+        name: "sums",
+        about: "sealed data gets checksums, and is taken over by layers that overwrite it",
+        portion_blocks: 4,
+        run: sums,
+        ..PLAIN
+    },
     Scenario { name: "growth", about: "the pool grows, and its devices", run: growth, ..PLAIN },
     Scenario {
         name: "import",
@@ -379,6 +386,40 @@ fn absorb(stage: &Stage) -> Told {
     let other = actor.create()?;
     actor.write(&other, 0, 30)?;
     actor.flush(&other)
+}
+
+fn sums(stage: &Stage) -> Told {
+    let mut actor = stage.actor(1);
+    let name = actor.create()?;
+    actor.write(&name, 0, 12)?;
+    actor.write(&name, 250, 12)?;
+    for round in 0..4 {
+        let sealed = actor.commit(&name)?;
+        let start = actor.random.below(8);
+        actor.write(&name, start, 2)?;
+        if round > 0 {
+            actor.sum()?;
+        }
+        let middle = actor.commit(&name)?;
+        actor.write(&name, 252, 3)?;
+        if actor.random.below(3) > 0 {
+            actor.sum()?;
+        }
+        if actor.random.below(3) == 0 {
+            actor.checkpoint()?;
+        }
+        // What had checksums is the writable layer's own now, and overwritten in place at once.
+        actor.remove(&sealed)?;
+        actor.remove(&middle)?;
+        for block in [0, start, 8, 250] {
+            actor.write(&name, block, 3)?;
+        }
+        if round % 2 == 0 {
+            actor.flush(&name)?;
+        }
+    }
+    actor.sum()?;
+    actor.flush(&name)
 }
 
 fn trim(stage: &Stage) -> Told {

@@ -125,7 +125,8 @@ impl Watch {
             if moment.between_checkpoints && random.below(4) == 0 {
                 lose_a_superblock(&disk, &mut random);
             }
-            let judged = guarded(|| self.judge(&disk, &moment.model, &mut random));
+            let half_done = number % 5 == 0;
+            let judged = guarded(|| self.judge(&disk, &moment.model, half_done, &mut random));
             if let Err(message) = judged {
                 self.report(Some(moment.image.operations()), Some(policy), message);
                 return;
@@ -145,9 +146,17 @@ impl Watch {
         &self,
         disk: &Arc<SimulatedDisk>,
         model: &Model,
+        half_done: bool,
         random: &mut Random,
     ) -> Result<(), String> {
         let options = OpenOptions { background: false, ..self.options.clone() };
+        if half_done {
+            // What recovery would finish at once stays as it is.
+            let options = OpenOptions { read_only: true, ..options.clone() };
+            let pool = Pool::open(Arc::clone(disk) as Arc<dyn Storage>, &options)
+                .map_err(|error| format!("the pool does not open read-only: {error}"))?;
+            verify(&pool, model).map_err(|what| format!("read-only: {what}"))?;
+        }
         let storage = Arc::clone(disk) as Arc<dyn Storage>;
         let pool = Pool::open(storage, &options)
             .map_err(|error| format!("the pool does not open: {error}"))?;

@@ -53,6 +53,7 @@ survives! {
     batches_that_are_lost_survive_any_loss_of_power: "lost-batch", 600;
     checkpoints_survive_any_loss_of_power: "checkpoint", 1200;
     turning_superblocks_survive_any_loss_of_power: "superblock-turn", 1800;
+    checksums_of_sealed_data_survive_any_loss_of_power: "sums", 1200;
     growth_survives_any_loss_of_power: "growth", 1200;
     imports_survive_any_loss_of_power: "import", 2000;
     a_full_pool_survives_any_loss_of_power: "full", 3000;
