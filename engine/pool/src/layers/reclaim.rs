@@ -224,6 +224,8 @@ impl Core {
 
     /// Waits until nothing that was removed or freed before this call is pending.
     pub(crate) fn wait_for_frees(&self) -> Result<()> {
+        // A layer that is summed between the two checkpoints would leave pages held by the second.
+        let _no_sums = self.summing.lock();
         self.reclaim_all()?;
         self.settle()?;
         self.checkpoint_twice()?;
