@@ -125,7 +125,7 @@ impl Watch {
             if moment.between_checkpoints && random.below(4) == 0 {
                 lose_a_superblock(&disk, &mut random);
             }
-            let half_done = number % 5 == 0;
+            let half_done = number.is_multiple_of(5);
             let judged = guarded(|| self.judge(&disk, &moment.model, half_done, &mut random));
             if let Err(message) = judged {
                 self.report(Some(moment.image.operations()), Some(policy), message);
