@@ -85,7 +85,7 @@ impl Core {
             ErrorKind::Corrupt,
             format!(
                 "block {} of {layer} of {} is damaged: the data at {block} has checksum {:08x}, recorded is \
-                 {:08x}; either the data or its checksum has changed: run `thinstore scrub`",
+                 {:08x}; either the data or its checksum has changed: restore it from another copy",
                 logical.get(),
                 self.name,
                 mismatch.found,
