@@ -122,10 +122,12 @@ impl Watch {
                 _ => random.next(),
             });
             let disk = Arc::new(moment.image.disk(policy));
-            if moment.between_checkpoints && random.below(4) == 0 {
+            let damaged = moment.between_checkpoints && random.below(4) == 0;
+            if damaged {
                 lose_a_superblock(&disk, &mut random);
             }
-            let half_done = number.is_multiple_of(5);
+            // Opened to read, damage stays, and `check` says so.
+            let half_done = !damaged && number.is_multiple_of(5);
             let judged = guarded(|| self.judge(&disk, &moment.model, half_done, &mut random));
             if let Err(message) = judged {
                 self.report(Some(moment.image.operations()), Some(policy), message);
