@@ -230,6 +230,12 @@ impl Search {
         Search { disk, whole, live, data }
     }
 
+    /// Live blocks but for data and the journal.
+    fn metadata(&self) -> Vec<u64> {
+        let is_metadata = |block: &u64| !self.data.contains(block) && !RING.contains(block);
+        self.live.iter().copied().filter(is_metadata).collect()
+    }
+
     /// Flips bits of one byte and looks. Gives whether it was found.
     fn flip(&self, at: u64, bits: u8) -> bool {
         let copy = self.disk.crash_with(CrashPolicy::KeepAll);
@@ -258,12 +264,7 @@ fn samples(count: u64) -> u64 {
 fn flip_at_random(seed: u64, count: u64) {
     let search = Search::new();
     let mut random = Random(seed);
-    let metadata: Vec<u64> = search
-        .live
-        .iter()
-        .copied()
-        .filter(|block| !search.data.contains(block) && !RING.contains(block))
-        .collect();
+    let metadata = search.metadata();
     for _ in 0..samples(count) {
         let block = metadata[random.below(metadata.len() as u64) as usize];
         let at = block * BLOCK_BYTES + random.below(BLOCK_BYTES);
@@ -365,12 +366,7 @@ fn plant_behind_checksums(search: &Search, disk: &SimulatedDisk, block: u64, cha
 fn nonsense_behind_right_checksums_makes_no_panic_and_no_hang() {
     let search = Search::new();
     let mut random = Random(5);
-    let metadata: Vec<u64> = search
-        .live
-        .iter()
-        .copied()
-        .filter(|block| !search.data.contains(block) && !RING.contains(block))
-        .collect();
+    let metadata = search.metadata();
     let mut found = 0;
     let count = samples(1500);
     for _ in 0..count {
