@@ -13,7 +13,7 @@ const BLOCK: usize = 4096;
 type Disk = Arc<CountingStorage<MemoryStorage>>;
 
 fn options() -> OpenOptions {
-    OpenOptions { background: false, ..OpenOptions::default() }
+    OpenOptions { background: false, verify_reads: true, ..OpenOptions::default() }
 }
 
 fn open(disk: &Disk, options: &OpenOptions) -> Pool {
@@ -264,7 +264,7 @@ fn the_pools_own_thread_takes_checksums_by_itself() {
     let base = layer(&pool, 1, 40);
     pool.seal(base).unwrap();
     pool.close().unwrap();
-    let pool = open(&disk, &OpenOptions::default());
+    let pool = open(&disk, &OpenOptions { verify_reads: true, ..OpenOptions::default() });
     let begin = std::time::Instant::now();
     while pool.layer(base).unwrap().checksummed_bytes == 0 {
         assert!(begin.elapsed().as_secs() < 60, "the checksums never came");

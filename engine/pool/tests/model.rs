@@ -109,7 +109,12 @@ struct World {
 }
 
 fn options() -> OpenOptions {
-    OpenOptions { background: false, cache_bytes: 1 << 20, ..OpenOptions::default() }
+    OpenOptions {
+        background: false,
+        cache_bytes: 1 << 20,
+        verify_reads: true,
+        ..OpenOptions::default()
+    }
 }
 
 impl World {
