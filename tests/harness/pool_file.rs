@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::SeekFrom;
 use sha2::{Digest, Sha256};
@@ -39,9 +41,45 @@ pub fn content_hash(path: &Path) -> String {
     crate::tree::hexadecimal(&hash.finalize())
 }
 
+/// Asserts that what `action` does writes nothing to the pool. The pool's own thread may still be at work
+/// (it settles, and takes checksums of what was sealed), so a change is blamed on the action only if it comes
+/// each time that the action is done again.
+pub fn assert_unwritten_by(path: &Path, what: &str, mut action: impl FnMut()) {
+    for _ in 0..10 {
+        let before = content_hash(path);
+        action();
+        if content_hash(path) == before {
+            return;
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
+    panic!("{what} wrote to {}, ten times of ten", path.display());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_action_that_writes_is_found_and_what_is_written_beside_it_is_not_its_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pool");
+        let mut bytes = 0..;
+        let mut write = || std::fs::write(&path, [bytes.next().unwrap()]).unwrap();
+        write();
+        let mut times = 0;
+        assert_unwritten_by(&path, "the second", || {
+            times += 1;
+            if times == 1 {
+                write();
+            }
+        });
+        assert_eq!(times, 2);
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            assert_unwritten_by(&path, "all of them", &mut write);
+        }));
+        assert!(found.is_err());
+    }
 
     #[test]
     fn holes_and_written_zeroes_are_the_same_content_and_a_byte_is_not() {

@@ -65,8 +65,7 @@ pub struct OpenOptions {
     pub background: bool,
     /// Does the space of discarded and removed blocks go back to the host?
     pub punch_holes: bool,
-    /// Is data of sealed layers held against its checksums when it is read? Not by default: with the pool's
-    /// own thread at work, a loss of power was seen to leave sound data under a checksum of other data.
+    /// Is data of sealed layers held against its checksums when it is read?
     pub verify_reads: bool,
     /// What does a write that finds no room do?
     pub on_full: OnFull,
@@ -82,7 +81,7 @@ impl Default for OpenOptions {
             cache_bytes: 64 << 20,
             background: true,
             punch_holes: true,
-            verify_reads: false,
+            verify_reads: true,
             on_full: OnFull::Error,
             reclaim_portion_blocks: 16_384,
         }

@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 
-use thinstore_pool::{BLOCK_BYTES, LayerId, NewLayer, OpenOptions, Pool, PoolOptions};
-use thinstore_storage::{BlockDevice, CountingStorage, ErrorKind, MemoryStorage, Storage};
+use thinstore_pool::{BLOCK_BYTES, LayerId, NewLayer, OpenOptions, Pool, PoolOptions, Transaction};
+use thinstore_storage::{
+    BlockDevice, CountingStorage, CrashPolicy, ErrorKind, MemoryStorage, SimulatedDisk, Storage,
+};
 
 const POOL_BYTES: u64 = 64 << 20;
 const BLOCK: usize = 4096;
@@ -13,7 +15,7 @@ const BLOCK: usize = 4096;
 type Disk = Arc<CountingStorage<MemoryStorage>>;
 
 fn options() -> OpenOptions {
-    OpenOptions { background: false, verify_reads: true, ..OpenOptions::default() }
+    OpenOptions { background: false, ..OpenOptions::default() }
 }
 
 fn open(disk: &Disk, options: &OpenOptions) -> Pool {
@@ -264,7 +266,7 @@ fn the_pools_own_thread_takes_checksums_by_itself() {
     let base = layer(&pool, 1, 40);
     pool.seal(base).unwrap();
     pool.close().unwrap();
-    let pool = open(&disk, &OpenOptions { verify_reads: true, ..OpenOptions::default() });
+    let pool = open(&disk, &OpenOptions::default());
     let begin = std::time::Instant::now();
     while pool.layer(base).unwrap().checksummed_bytes == 0 {
         assert!(begin.elapsed().as_secs() < 60, "the checksums never came");
@@ -273,4 +275,35 @@ fn the_pools_own_thread_takes_checksums_by_itself() {
     damage(&disk, 1, 3);
     assert!(read(&pool, base, 3).is_err());
     pool.close().unwrap();
+}
+
+#[test]
+fn what_a_chain_of_removed_layers_had_is_overwritten_only_when_its_checksums_are_durably_gone() {
+    let disk = Arc::new(SimulatedDisk::new(POOL_BYTES));
+    let pool_options = PoolOptions { size_bytes: POOL_BYTES, ..PoolOptions::default() };
+    Pool::create(&*disk, &pool_options).unwrap();
+    let pool = Pool::open(Arc::clone(&disk) as Arc<dyn Storage>, &options()).unwrap();
+    let base = layer(&pool, 1, 4);
+    pool.seal(base).unwrap();
+    pool.sum_sealed().unwrap();
+    let middle = pool.snapshot(base, NewLayer::default()).unwrap();
+    pool.device(middle).unwrap().write(3 * BLOCK_BYTES, &contents(2, 3)).unwrap();
+    pool.seal(middle).unwrap();
+    let top = pool.snapshot(middle, NewLayer::default()).unwrap();
+
+    // The first is taken over by the second, which loses its checksums by that; then the second by the top.
+    let mut transaction = Transaction::default();
+    transaction.remove(base);
+    transaction.remove(middle);
+    pool.commit(transaction).unwrap();
+    assert_eq!(pool.layer(top).unwrap().origin, None, "it stands alone");
+    let device = pool.device(top).unwrap();
+    device.write(0, &contents(9, 0)).unwrap();
+    let after_power_loss = disk.image().disk(CrashPolicy::KeepAll);
+    drop(device);
+
+    let read_only = OpenOptions { read_only: true, ..options() };
+    let pool = Pool::open(Arc::new(after_power_loss), &read_only).unwrap();
+    assert_eq!(read(&pool, top, 0).unwrap(), contents(9, 0));
+    assert_eq!(read(&pool, top, 1).unwrap(), contents(1, 1));
 }

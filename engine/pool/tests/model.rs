@@ -109,12 +109,7 @@ struct World {
 }
 
 fn options() -> OpenOptions {
-    OpenOptions {
-        background: false,
-        cache_bytes: 1 << 20,
-        verify_reads: true,
-        ..OpenOptions::default()
-    }
+    OpenOptions { background: false, cache_bytes: 1 << 20, ..OpenOptions::default() }
 }
 
 impl World {

@@ -42,8 +42,6 @@ pub struct Scenario {
     pub background: bool,
     /// Blocks that a walk over a removed layer frees at a time.
     pub portion_blocks: usize,
-    /// Is data held against its checksums?
-    pub verify_reads: bool,
     /// Does the space of freed blocks go back to the host?
     pub punch_holes: bool,
     /// Tells it.
@@ -60,7 +58,6 @@ const PLAIN: Scenario = Scenario {
     threads: false,
     background: false,
     portion_blocks: 16_384,
-    verify_reads: false,
     punch_holes: true,
     run: random,
 };
@@ -84,7 +81,6 @@ impl Scenario {
             cache_bytes: 1 << 20,
             reclaim_portion_blocks: self.portion_blocks,
             punch_holes: self.punch_holes,
-            verify_reads: self.verify_reads,
             ..OpenOptions::default()
         }
     }
@@ -184,7 +180,6 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "sums",
-        verify_reads: true,
         about: "sealed data gets checksums, and is taken over by layers that overwrite it",
         portion_blocks: 4,
         run: sums,

@@ -99,25 +99,30 @@ impl Core {
 
     /// Nobody verifies what a writable layer owns: it overwrites it in place. So the checksums of what it is
     /// about to take over stop to count, and durably: else a loss of power would bring back an origin that
-    /// counts them, with data that the child has overwritten since.
+    /// counts them, with data that the child has overwritten since. If none count, they may have ceased to by
+    /// what is not durable yet: the layer may just have taken over an origin that had some.
     fn forget_sums(&self, id: LayerId) -> Result<()> {
-        let forgotten = self.attempt(|| {
+        let must_be_durable = self.attempt(|| {
             let _shared = self.cut.read();
             let mut table = self.table.write();
             let mut children = table.children(id);
             let (Some(child), None) = (children.next(), children.next()) else { return Ok(false) };
             drop(children);
             let gone = Need::Missing;
-            let child_is_sealed = table.get(child).map_err(gone)?.layer.map.read().sealed;
-            let none = LogicalBlock::new(0);
-            if child_is_sealed || table.get(id).map_err(gone)?.meta.summed_blocks == none {
+            if table.get(child).map_err(gone)?.layer.map.read().sealed {
                 return Ok(false);
+            }
+            let none = LogicalBlock::new(0);
+            let meta = &table.get(id).map_err(gone)?.meta;
+            if meta.summed_blocks == none {
+                let begins = !meta.absorbing;
+                return Ok(begins);
             }
             self.apply_summed(&mut table, id, none)?;
             self.pending.append(&[Record::Summed { layer: id, cursor: none }], &[], &[], false);
             Ok(true)
         })?;
-        if forgotten { self.flush() } else { Ok(()) }
+        if must_be_durable { self.flush() } else { Ok(()) }
     }
 
     fn walk_portion(&self, id: LayerId, work: &Work) -> Result<()> {
