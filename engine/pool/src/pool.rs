@@ -20,6 +20,7 @@ use crate::layers::table::Table;
 use crate::maintenance;
 use crate::open;
 use crate::room::OnFull;
+use crate::scrub::{self, OnProgress, ScrubReport};
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::JoinHandle;
@@ -413,6 +414,13 @@ impl Pool {
     /// Looks at every structure of the pool and at how they agree. Never writes.
     pub fn check(&self) -> Result<CheckReport> {
         check::check(self.core())
+    }
+
+    /// Reads all that has a checksum, and holds it against it: metadata, and the data of sealed layers. Never
+    /// writes, and everything else goes on meanwhile. With `only`, of layers only these and all that they
+    /// stand on and need.
+    pub fn scrub(&self, only: &[LayerId], on_progress: OnProgress<'_>) -> ScrubReport {
+        scrub::scrub(self.core(), only, on_progress)
     }
 }
 

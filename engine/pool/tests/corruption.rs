@@ -5,11 +5,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use thinstore_pool::{BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions};
+use thinstore_pool::{
+    BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions, ScrubReport,
+};
 use thinstore_storage::{BlockDevice, CrashPolicy, ErrorKind, SimulatedDisk, Storage};
 
 const POOL_BYTES: u64 = 160 << 20;
@@ -17,6 +20,9 @@ const DEVICE_BLOCKS: u64 = 70_000;
 const JOURNAL_BYTES: u64 = 256 << 10;
 /// Where the ring lies: after the head of group 0 (docs/format.md).
 const RING: std::ops::Range<u64> = 36..36 + JOURNAL_BYTES / BLOCK_BYTES;
+/// Where checksums of data lie in a group of so many blocks.
+const SUMS: std::ops::Range<u64> = 3..35;
+const GROUP_BLOCKS: u64 = 32_768;
 /// What each block of data begins with.
 const DATA_MARK: [u8; 8] = *b"a datum!";
 
@@ -67,6 +73,7 @@ fn pool_of_everything() -> SimulatedDisk {
     transaction.set_document(base, Some(document));
     pool.commit(transaction).unwrap();
     pool.seal(base).unwrap();
+    pool.sum_sealed().unwrap();
     let mut children = Vec::new();
     for number in 0..20 {
         let child = pool.snapshot(base, named(&format!("child-{number}"))).unwrap();
@@ -190,6 +197,14 @@ fn look(disk: Arc<dyn Storage>) -> Seen {
     }
 }
 
+/// Opens a pool to read, and scrubs it.
+fn scrub(disk: Arc<dyn Storage>) -> thinstore_storage::Result<(Pool, ScrubReport)> {
+    let pool = Pool::open(disk, &read_only())?;
+    let report = pool.scrub(&[], &mut |_| ControlFlow::Continue(()));
+    assert!(report.complete);
+    Ok((pool, report))
+}
+
 /// A small generator (SplitMix64; Steele, Lea and Flood, 2014).
 struct Random(u64);
 
@@ -209,6 +224,8 @@ struct Search {
     /// Blocks that are read when all of the pool is looked at.
     live: Vec<u64>,
     data: HashSet<u64>,
+    /// Data that has checksums.
+    summed: Vec<u64>,
 }
 
 impl Search {
@@ -227,22 +244,37 @@ impl Search {
             mark == DATA_MARK || mark == *b"dddddddd"
         };
         let data: HashSet<u64> = live.iter().copied().filter(is_data).collect();
-        Search { disk, whole, live, data }
+        let listening = Arc::new(Listening { disk: copy(), read: Mutex::default() });
+        let (_, report) = scrub(Arc::clone(&listening) as Arc<dyn Storage>).unwrap();
+        assert!(report.is_clean(), "{:#?}", report.findings);
+        let mut summed: Vec<u64> = listening.read.lock().intersection(&data).copied().collect();
+        summed.sort_unstable();
+        assert_eq!(summed.len() as u64, report.data_bytes / BLOCK_BYTES);
+        Search { disk, whole, live, data, summed }
     }
 
-    /// Live blocks but for data and the journal.
+    /// Live blocks but for data, its checksums and the journal.
     fn metadata(&self) -> Vec<u64> {
-        let is_metadata = |block: &u64| !self.data.contains(block) && !RING.contains(block);
+        let is_metadata = |block: &u64| {
+            let is_sums = SUMS.contains(&(block % GROUP_BLOCKS));
+            !self.data.contains(block) && !RING.contains(block) && !is_sums
+        };
         self.live.iter().copied().filter(is_metadata).collect()
     }
 
-    /// Flips bits of one byte and looks. Gives whether it was found.
-    fn flip(&self, at: u64, bits: u8) -> bool {
+    /// The pool with bits of one byte flipped.
+    fn flipped(&self, at: u64, bits: u8) -> Arc<SimulatedDisk> {
         let copy = self.disk.crash_with(CrashPolicy::KeepAll);
         let mut byte = [0];
         copy.read_at(at, &mut byte).unwrap();
         copy.corrupt(at, &[byte[0] ^ bits]).unwrap();
-        let seen = catch_unwind(AssertUnwindSafe(|| look(Arc::new(copy))))
+        Arc::new(copy)
+    }
+
+    /// Flips bits of one byte and looks. Gives whether it was found.
+    fn flip(&self, at: u64, bits: u8) -> bool {
+        let copy = self.flipped(at, bits);
+        let seen = catch_unwind(AssertUnwindSafe(|| look(copy)))
             .unwrap_or_else(|_| panic!("byte {at} of the pool, bits {bits:#x}: a panic"));
         let block = at / BLOCK_BYTES;
         let Seen::Nothing(found) = seen else { return true };
@@ -311,6 +343,78 @@ fn flipped_bits_of_the_journal_are_found_or_change_nothing() {
         found += u64::from(search.flip(at, 1 << random.below(8)));
     }
     assert!(found > 100, "{found}");
+}
+
+/// Where the checksum of a block's data has its place.
+fn entry_of(block: u64) -> u64 {
+    let (group, index) = (block / GROUP_BLOCKS, block % GROUP_BLOCKS);
+    (group * GROUP_BLOCKS + SUMS.start) * BLOCK_BYTES + index * 4
+}
+
+#[test]
+fn every_flipped_bit_of_summed_data_and_of_its_checksums_is_found_by_a_scrub() {
+    let search = Search::new();
+    let mut random = Random(6);
+    for sample in 0..samples(2000) {
+        let block = search.summed[random.below(search.summed.len() as u64) as usize];
+        let at = match sample % 2 {
+            0 => block * BLOCK_BYTES + random.below(BLOCK_BYTES),
+            _ => entry_of(block) + random.below(4),
+        };
+        let (pool, report) = scrub(search.flipped(at, 1 << random.below(8))).unwrap();
+        let [finding] = &report.findings[..] else { panic!("byte {at}: {:#?}", report.findings) };
+        assert_eq!((finding.structure, finding.pool_block), ("data", block), "byte {at}");
+        // And by whoever reads it, and by nobody else.
+        let (layer, blocks) = (finding.layer.unwrap(), finding.blocks.clone().unwrap());
+        let affected = &finding.affected;
+        assert!(affected.contains(&layer), "{finding:?}");
+        for info in pool.layers() {
+            if blocks.end * BLOCK_BYTES > info.size_bytes {
+                assert!(!affected.contains(&info.id), "{info:?}, {finding:?}");
+                continue;
+            }
+            let Ok(device) = pool.device(info.id) else { continue };
+            let mut bytes = vec![0; BLOCK_BYTES as usize];
+            let seen = device.read(blocks.start * BLOCK_BYTES, &mut bytes);
+            let is_owner_of_document = info.has_document && seen.is_ok();
+            if !is_owner_of_document {
+                assert_eq!(seen.is_err(), affected.contains(&info.id), "{info:?}, {finding:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn flipped_bits_of_checksums_that_do_not_count_change_nothing() {
+    let search = Search::new();
+    let mut random = Random(7);
+    let entries: HashSet<u64> = search.summed.iter().map(|block| entry_of(*block) / 4).collect();
+    for _ in 0..samples(500) {
+        let at = (SUMS.start + random.below(SUMS.end - SUMS.start)) * BLOCK_BYTES
+            + random.below(BLOCK_BYTES);
+        if !entries.contains(&(at / 4)) {
+            let (pool, report) = scrub(search.flipped(at, 1 << random.below(8))).unwrap();
+            assert!(report.is_clean(), "byte {at}: {:#?}", report.findings);
+            assert_eq!(contents(&pool).unwrap(), search.whole);
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_live_metadata_is_found_by_opening_or_by_a_scrub() {
+    let search = Search::new();
+    let mut random = Random(8);
+    let metadata = search.metadata();
+    let mut found_by_scrub = 0;
+    for _ in 0..samples(2000) {
+        let block = metadata[random.below(metadata.len() as u64) as usize];
+        let at = block * BLOCK_BYTES + random.below(BLOCK_BYTES);
+        let Ok((_, report)) = scrub(search.flipped(at, 1 << random.below(8))) else { continue };
+        let [finding] = &report.findings[..] else { panic!("byte {at}: {:#?}", report.findings) };
+        assert_eq!(finding.pool_block, block, "byte {at}");
+        found_by_scrub += 1;
+    }
+    assert!(found_by_scrub > 250, "{found_by_scrub}");
 }
 
 #[test]
@@ -402,6 +506,9 @@ fn nonsense_behind_right_checksums_makes_no_panic_and_no_hang() {
             bytes[508..512].copy_from_slice(&crc.to_le_bytes());
         }
         plant_behind_checksums(&search, &disk, block, &bytes);
+        let scrubbed = disk.crash_with(CrashPolicy::KeepAll);
+        catch_unwind(AssertUnwindSafe(|| drop(scrub(Arc::new(scrubbed)))))
+            .unwrap_or_else(|_| panic!("block {block}: a panic in a scrub"));
         let seen = catch_unwind(AssertUnwindSafe(|| look(Arc::new(disk))))
             .unwrap_or_else(|_| panic!("block {block}: a panic"));
         found += u64::from(!matches!(seen, Seen::Nothing(_)));

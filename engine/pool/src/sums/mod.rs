@@ -12,13 +12,16 @@ use std::sync::Arc;
 
 use thinstore_storage::{Error, Result};
 
-use crate::convert::to_usize;
+use crate::convert::{to_u64, to_usize};
 use crate::core::Core;
+use crate::space::Extent;
 use crate::sync::Mutex;
 use crate::types::{BLOCK_BYTES, BLOCK_LENGTH, PoolBlock};
 
 pub(crate) use verify::Place;
 
+/// Blocks that are read at once: 1 MiB.
+const READ_BLOCKS: u32 = 256;
 /// The cache is never smaller: one scan over a small pool finds all in it.
 const LEAST_BLOCKS: usize = 16;
 
@@ -84,6 +87,26 @@ impl Core {
         })?;
         Ok(SumBlock(bytes))
     }
+}
+
+/// Contiguous stretches of sorted blocks, none longer than what is read at once.
+pub(crate) fn joined(blocks: &[PoolBlock]) -> Vec<Extent> {
+    let mut extents: Vec<Extent> = Vec::new();
+    for block in blocks {
+        match extents.last_mut() {
+            Some(last)
+                if last.count < READ_BLOCKS && last.start.plus(u64::from(last.count)) == *block =>
+            {
+                last.count += 1;
+            }
+            _ => extents.push(Extent::one(*block)),
+        }
+    }
+    debug_assert_eq!(
+        extents.iter().map(|extent| u64::from(extent.count)).sum::<u64>(),
+        to_u64(blocks.len())
+    );
+    extents
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use thinstore_storage::{Error, Result};
 
-use super::SumBlock;
-use crate::convert::{to_u64, to_usize};
+use super::{SumBlock, joined};
+use crate::convert::to_usize;
 use crate::core::Core;
 use crate::format::geometry::SumHome;
 use crate::format::record::Record;
@@ -24,13 +24,10 @@ use crate::layers::layer::Layer;
 use crate::layers::table::Table;
 use crate::map::walk::{Portion, own_blocks, tree_end};
 use crate::planted::{Fault, planted};
-use crate::space::Extent;
 use crate::types::{BLOCK_LENGTH, Epoch, LayerId, LogicalBlock, PoolBlock};
 
 /// Blocks of a portion, give or take a leaf: 4 MiB.
 const PORTION_BLOCKS: usize = 1024;
-/// Blocks that are read at once: 1 MiB.
-const READ_BLOCKS: u32 = 256;
 
 /// A part of a layer's data.
 struct Part {
@@ -163,24 +160,4 @@ impl Core {
             Ok(())
         })
     }
-}
-
-/// Contiguous stretches of sorted blocks, none longer than what is read at once.
-fn joined(blocks: &[PoolBlock]) -> Vec<Extent> {
-    let mut extents: Vec<Extent> = Vec::new();
-    for block in blocks {
-        match extents.last_mut() {
-            Some(last)
-                if last.count < READ_BLOCKS && last.start.plus(u64::from(last.count)) == *block =>
-            {
-                last.count += 1;
-            }
-            _ => extents.push(Extent::one(*block)),
-        }
-    }
-    debug_assert_eq!(
-        extents.iter().map(|extent| u64::from(extent.count)).sum::<u64>(),
-        to_u64(blocks.len())
-    );
-    extents
 }

@@ -1,0 +1,68 @@
+//! Who sees a block: its owner, and those that stand on the owner and have not replaced it.
+
+use crate::core::Core;
+use crate::format::pointer::BlockPtr;
+use crate::map::page::index_at;
+use crate::map::store::PageStore;
+use crate::map::tree::Tree;
+use crate::need::{Attempt, Need};
+use crate::types::LayerId;
+
+/// The pointer of a tree at `level` to what begins at block `start`.
+fn pointer_at(pages: &PageStore, tree: &Tree, level: u8, start: u64) -> Attempt<BlockPtr> {
+    if level > tree.height {
+        return Ok(BlockPtr::NULL);
+    }
+    let mut pointer = tree.root;
+    for above in (level + 1..=tree.height).rev() {
+        if pointer.is_null() {
+            break;
+        }
+        pointer = pages.get(pointer)?.pointer(index_at(above, start));
+    }
+    Ok(pointer)
+}
+
+impl Core {
+    /// The layers that see what `owner` has behind `pointer`, by their ids. Removed ones have no name to be
+    /// told by, and are left out.
+    pub(super) fn seen_by(
+        &self,
+        owner: LayerId,
+        pointer: BlockPtr,
+        level: u8,
+        start: u64,
+    ) -> Vec<LayerId> {
+        let mut seeing = vec![owner];
+        let mut next = vec![owner];
+        while let Some(id) = next.pop() {
+            // Collected first: a look at a map may have to read.
+            let children: Vec<LayerId> = self.table.read().children(id).collect();
+            for child in children {
+                if !seeing.contains(&child) && self.sees(child, pointer, level, start) {
+                    seeing.push(child);
+                    next.push(child);
+                }
+            }
+        }
+        let table = self.table.read();
+        let documents = table
+            .iter()
+            .filter(|(_, entry)| entry.meta.document.is_some_and(|id| seeing.contains(&id)))
+            .map(|(id, _)| *id);
+        let mut affected: Vec<LayerId> = documents.chain(seeing.iter().copied()).collect();
+        affected.retain(|id| table.get(*id).is_ok_and(|entry| !entry.meta.is_removed()));
+        affected.sort_unstable();
+        affected
+    }
+
+    fn sees(&self, id: LayerId, pointer: BlockPtr, level: u8, start: u64) -> bool {
+        let found = self.attempt(|| {
+            let table = self.table.read();
+            let map = table.get(id).map_err(Need::Missing)?.layer.map.read();
+            pointer_at(&self.pages, &map.tree, level, start)
+        });
+        // Whose map cannot be read sees nothing there, which is worse.
+        found.map_or(true, |found| found.same_target(pointer))
+    }
+}
