@@ -7,6 +7,8 @@
 //! to its end (the program below was killed, and the file read again) what was found is settled: it may
 //! neither change back nor change forward by itself.
 
+use std::ops::RangeInclusive;
+
 /// One in so many generations erases its unit instead of writing it.
 const ERASING: u64 = 8;
 
@@ -134,6 +136,12 @@ impl Ledger {
         }
         self.settled_at = self.generation;
         Ok(())
+    }
+
+    /// The generations of which parts may be found in a unit while one of them is being written over
+    /// another: the last acknowledged, and all that were begun since.
+    pub fn under_way(&self, unit: usize) -> RangeInclusive<u64> {
+        self.units[unit].floor..=self.units[unit].begun
     }
 
     /// Judges every unit.

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -10,6 +11,9 @@ use rustix::fs::OFlags;
 
 use super::ledger::{Content, erases};
 use super::random::Random;
+
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
 
 /// The length of a block.
 pub const BLOCK_BYTES: usize = 4096;
@@ -98,6 +102,26 @@ pub fn read_block(block: &[u8], stream: u64, number: usize) -> Result<Content, S
     }
     let wrong = block.iter().zip(&wanted).position(|(a, b)| a != b).unwrap_or(0);
     Err(format!("block {number} is torn: generation {generation} ends at its byte {wrong}"))
+}
+
+/// Is the block one into which some of `generations` were being written when the power failed: does each of its
+/// sectors hold what one of them, or nothing, has there?
+pub fn is_torn_among(
+    block: &[u8],
+    stream: u64,
+    number: usize,
+    generations: RangeInclusive<u64>,
+) -> bool {
+    let may_be_empty = generations.clone().any(erases);
+    let wanted: Vec<Blocks> = generations
+        .filter(|generation| *generation > 0 && !erases(*generation))
+        .map(|generation| blocks_of(stream, number, 1, generation))
+        .collect();
+    block.chunks(SECTOR_BYTES).enumerate().all(|(index, sector)| {
+        let place = index * SECTOR_BYTES..index * SECTOR_BYTES + sector.len();
+        (may_be_empty && sector.iter().all(|byte| *byte == 0))
+            || wanted.iter().any(|one| one.bytes().get(place.clone()) == Some(sector))
+    })
 }
 
 /// Opens a file past the page cache, or through it.
@@ -208,6 +232,20 @@ mod tests {
         assert!(read_block(first, 7, 3).unwrap_err().contains("torn"));
         assert!(read_block(&[1; BLOCK_BYTES], 7, 3).unwrap_err().contains("no record"));
         assert_eq!(read_block(&[0; BLOCK_BYTES], 7, 3), Ok(Content::Erased));
+    }
+
+    #[test]
+    fn a_torn_block_has_sectors_of_what_was_being_written_and_of_nothing_else() {
+        let mut block = blocks_of(7, 3, 1, 9);
+        block.bytes_mut()[2048..].copy_from_slice(&blocks_of(7, 3, 1, 11).bytes()[2048..]);
+        assert!(is_torn_among(block.bytes(), 7, 3, 9..=11));
+        assert!(!is_torn_among(block.bytes(), 7, 3, 10..=11));
+        assert!(!is_torn_among(block.bytes(), 8, 3, 9..=11));
+        block.bytes_mut()[512..1024].fill(0);
+        assert!(!is_torn_among(block.bytes(), 7, 3, 9..=11), "nothing was erased");
+        assert!(is_torn_among(block.bytes(), 7, 3, 8..=11));
+        block.bytes_mut()[513] = 1;
+        assert!(!is_torn_among(block.bytes(), 7, 3, 8..=11));
     }
 
     #[test]

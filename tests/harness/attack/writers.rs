@@ -30,6 +30,22 @@ pub enum Kind {
     Small,
 }
 
+/// A step of a writer, for whoever keeps a record beside the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// False: about to be written. True: a flush has acknowledged it.
+    pub acknowledged: bool,
+    /// The first unit.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+    /// The generation.
+    pub generation: u64,
+}
+
+/// Is told each step of a target, in the ledger's order.
+pub type Witness = Arc<dyn Fn(Step) + Send + Sync>;
+
 /// A file (or a folder of small ones) with its ledger.
 #[derive(Clone)]
 pub struct Target {
@@ -38,6 +54,7 @@ pub struct Target {
     stream: u64,
     name: &'static str,
     ledger: Arc<Mutex<Ledger>>,
+    witness: Option<Witness>,
 }
 
 impl Target {
@@ -55,6 +72,7 @@ impl Target {
             stream: (container << 32) | (number << 16),
             name,
             ledger: Arc::new(Mutex::new(Ledger::new(units))),
+            witness: None,
         })
         .collect()
     }
@@ -66,7 +84,18 @@ impl Target {
             stream: (1 << 56) | (number << 16),
             name: "archived",
             ledger: Arc::new(Mutex::new(Ledger::new(200))),
+            witness: None,
         }
+    }
+
+    /// The same target with what was known of it before, and with somebody who is told each step from now on.
+    pub fn resumed(self, ledger: Ledger, witness: Witness) -> Target {
+        Target { ledger: Arc::new(Mutex::new(ledger)), witness: Some(witness), ..self }
+    }
+
+    /// What its blocks carry.
+    pub fn stream(&self) -> u64 {
+        self.stream
     }
 
     /// Its name in the file system.
@@ -140,7 +169,7 @@ impl Target {
         for _ in 0..batch {
             let count = usize::try_from(1 + random.below(RECORD_BLOCKS)).expect("a few blocks");
             let first = random.index(self.ledger().units() - count + 1);
-            let generation = self.ledger().begin(first, count);
+            let generation = self.begin(first, count);
             if erases(generation) {
                 let how = if direct {
                     FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE
@@ -173,7 +202,7 @@ impl Target {
     ) -> std::io::Result<()> {
         let unit = random.index(self.ledger().units());
         let path = folder.join(unit.to_string());
-        let generation = self.ledger().begin(unit, 1);
+        let generation = self.begin(unit, 1);
         if erases(generation) {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -192,11 +221,28 @@ impl Target {
         Ok(())
     }
 
+    /// Notes that something is about to be written; its generation.
+    fn begin(&self, first: usize, count: usize) -> u64 {
+        let mut ledger = self.ledger();
+        let generation = ledger.begin(first, count);
+        self.tell(Step { acknowledged: false, first, count, generation });
+        generation
+    }
+
+    /// Called under the ledger's lock.
+    fn tell(&self, step: Step) {
+        if let Some(witness) = &self.witness {
+            witness(step);
+        }
+    }
+
     /// Notes what a flush that has returned acknowledged, if that was before the end was asked for. On a dead
     /// device ext4 answers a folder's fsync with success once its journal has failed: that is no word of ours.
     fn acknowledge(&self, first: usize, count: usize, generation: u64, stop: &AtomicBool) {
         if !stop.load(Ordering::SeqCst) {
-            self.ledger().acknowledge(first, count, generation);
+            let mut ledger = self.ledger();
+            ledger.acknowledge(first, count, generation);
+            self.tell(Step { acknowledged: true, first, count, generation });
         }
     }
 }
