@@ -19,7 +19,7 @@ use crate::map::ownership::Owner;
 use crate::map::page::{Page, span};
 use crate::open::read_superblock;
 use crate::sync::atomic::Ordering;
-use crate::types::{LayerId, PoolBlock};
+use crate::types::{LayerId, LogicalBlock, PoolBlock};
 
 /// Findings beyond this many are counted, not listed.
 const MOST_FINDINGS: usize = 1000;
@@ -72,14 +72,28 @@ enum Claim {
     Table,
 }
 
+/// A pointer in a layer's map to what an ancestor owns.
+#[derive(Clone, Copy)]
+struct Foreign {
+    layer: LayerId,
+    start: LogicalBlock,
+    level: u8,
+    pointer: BlockPtr,
+}
+
+/// Where a page stands in its owner's map: all who lead to it lead to it there, and alike.
+type Place = (LogicalBlock, u8, BlockPtr);
+
 struct Check<'a> {
     core: &'a Core,
     table: &'a Table,
     geometry: Geometry,
     report: CheckReport,
     claims: HashMap<PoolBlock, Claim>,
+    /// Of the pages among them.
+    places: HashMap<PoolBlock, Place>,
     /// Pointers to ancestors' blocks: checked once all claims are in.
-    foreign: Vec<(LayerId, u64, PoolBlock)>,
+    foreign: Vec<Foreign>,
 }
 
 /// One layer's walk.
@@ -105,6 +119,7 @@ pub(crate) fn check(core: &Core) -> Result<CheckReport> {
         geometry,
         report: CheckReport::default(),
         claims: HashMap::new(),
+        places: HashMap::new(),
         foreign: Vec::new(),
     };
     let (layer_table, space_map) = (state.layer_table.root, state.space_map.root);
@@ -163,14 +178,16 @@ impl Check<'_> {
         }
     }
 
-    fn claim(&mut self, block: PoolBlock, claim: Claim, structure: &'static str, at: &str) {
+    /// Notes whose a block is. False: it is another's too, and what is behind it was looked at there. A
+    /// page that stands in a tree many times over is not walked as often.
+    fn claim(&mut self, block: PoolBlock, claim: Claim, structure: &'static str, at: &str) -> bool {
         let layer = match claim {
             Claim::Layer(id) => Some(id),
             Claim::Table => None,
         };
         if !self.geometry.is_allocatable(block) {
             self.report.add(structure, layer, format!("{at}: {block} cannot be allocated"));
-            return;
+            return false;
         }
         if let Some(other) = self.claims.insert(block, claim) {
             let who = match other {
@@ -178,7 +195,9 @@ impl Check<'_> {
                 Claim::Table => "a table".to_owned(),
             };
             self.report.add(structure, layer, format!("{at}: {block} belongs to {who} as well"));
+            return false;
         }
+        true
     }
 
     fn table_pages(
@@ -192,7 +211,9 @@ impl Check<'_> {
             return Ok(());
         }
         let at = format!("entry {start}, level {level}");
-        self.claim(pointer.block(), Claim::Table, structure, &at);
+        if !self.claim(pointer.block(), Claim::Table, structure, &at) {
+            return Ok(());
+        }
         let Some(page) = self.page(structure, None, pointer, &at)? else { return Ok(()) };
         if level == 0 || (level == 1 && structure == "space map") {
             return Ok(());
@@ -294,24 +315,26 @@ impl Check<'_> {
             self.report.add("map", Some(walk.id), format!("{at}: past the end of the device"));
         }
         let kind = usize::from(level > 0);
-        match walk.map.ownership().of(pointer.birth(), end) {
+        let is_first = match walk.map.ownership().of(pointer.birth(), end) {
             Owner::Ancestor => {
-                self.foreign.push((walk.id, start, pointer.block()));
+                let start = LogicalBlock::new(start);
+                self.foreign.push(Foreign { layer: walk.id, start, level, pointer });
                 return Ok(());
             }
             Owner::Own => {
                 walk.own[kind] += 1;
-                self.claim(pointer.block(), Claim::Layer(walk.id), "map", &at);
+                self.claim(pointer.block(), Claim::Layer(walk.id), "map", &at)
             }
             Owner::Inherited => {
                 walk.inherited[kind] += 1;
                 let owner = walk.absorbed_from.unwrap_or(walk.id);
-                self.claim(pointer.block(), Claim::Layer(owner), "map", &at);
+                self.claim(pointer.block(), Claim::Layer(owner), "map", &at)
             }
-        }
-        if level == 0 {
+        };
+        if level == 0 || !is_first {
             return Ok(());
         }
+        self.places.insert(pointer.block(), (LogicalBlock::new(start), level, pointer));
         let Some(page) = self.page("map", Some(walk.id), pointer, &at)? else { return Ok(()) };
         if page.is_empty() {
             self.report.add("map", Some(walk.id), format!("{at}: an empty page"));
@@ -357,7 +380,8 @@ impl Check<'_> {
     }
 
     fn foreign_blocks(&mut self) {
-        for (id, start, block) in std::mem::take(&mut self.foreign) {
+        for Foreign { layer: id, start, level, pointer } in std::mem::take(&mut self.foreign) {
+            let block = pointer.block();
             let owner = match self.claims.get(&block) {
                 Some(Claim::Layer(owner)) => Some(*owner),
                 _ => None,
@@ -367,8 +391,14 @@ impl Check<'_> {
                 self.report.add(
                     "map",
                     Some(id),
-                    format!("block {start}: {block} belongs to none of its ancestors"),
+                    format!("block {}: {block} belongs to none of its ancestors", start.get()),
                 );
+            } else if level > 0 && self.places.get(&block) != Some(&(start, level, pointer)) {
+                let message = format!(
+                    "block {}, level {level}: {block} is another page of its ancestor",
+                    start.get()
+                );
+                self.report.add("map", Some(id), message);
             }
         }
     }

@@ -230,7 +230,18 @@ struct Search {
 
 impl Search {
     fn new() -> Search {
-        let disk = pool_of_everything();
+        Search::of(pool_of_everything())
+    }
+
+    /// A pool without a journal to replay: every map stands in its pages.
+    fn settled() -> Search {
+        let disk = Arc::new(pool_of_everything());
+        let storage = Arc::clone(&disk) as Arc<dyn Storage>;
+        Pool::open(storage, &options()).unwrap().close().unwrap();
+        Search::of(disk.crash_with(CrashPolicy::KeepAll))
+    }
+
+    fn of(disk: SimulatedDisk) -> Search {
         let copy = || disk.crash_with(CrashPolicy::KeepAll);
         let listening = Arc::new(Listening { disk: copy(), read: Mutex::default() });
         let Seen::Nothing(whole) = look(Arc::clone(&listening) as Arc<dyn Storage>) else {
@@ -514,4 +525,180 @@ fn nonsense_behind_right_checksums_makes_no_panic_and_no_hang() {
         found += u64::from(!matches!(seen, Seen::Nothing(_)));
     }
     assert!(found * 2 > count, "{found} of {count}");
+}
+
+/// A pointer: which block, of which kind, and the word with birth and CRC.
+type Pointer = (u64, u64, u64);
+
+const DATA: u64 = 1;
+const PAGE: u64 = 2;
+
+impl Search {
+    fn page(&self, block: u64) -> Vec<u8> {
+        let mut bytes = vec![0; BLOCK_BYTES as usize];
+        self.disk.read_at(block * BLOCK_BYTES, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn pointer(bytes: &[u8], slot: usize) -> Pointer {
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        let (address, check) = (word(slot * 16), word(slot * 16 + 8));
+        (address & ((1 << 48) - 1), address >> 48, check)
+    }
+
+    /// The pointers of a kind that stand in a block, if it is a page of such.
+    fn pointers(&self, block: u64, kind: u64) -> Vec<(usize, Pointer)> {
+        let bytes = self.page(block);
+        let found: Vec<_> = (0..256).map(|slot| (slot, Self::pointer(&bytes, slot))).collect();
+        let is_page = found.iter().all(|(_, pointer)| *pointer == (0, 0, 0) || pointer.1 == kind);
+        match is_page && ![0, 35].contains(&block) {
+            true => found.into_iter().filter(|(_, pointer)| pointer.1 == kind).collect(),
+            false => Vec::new(),
+        }
+    }
+
+    /// The pool with other pointers in one page.
+    fn with_pointers(&self, block: u64, pointers: &[(usize, Pointer)]) -> SimulatedDisk {
+        let disk = self.disk.crash_with(CrashPolicy::KeepAll);
+        let mut bytes = self.page(block);
+        for (slot, (target, kind, check)) in pointers {
+            bytes[slot * 16..][..8].copy_from_slice(&(target | kind << 48).to_le_bytes());
+            bytes[slot * 16 + 8..][..8].copy_from_slice(&check.to_le_bytes());
+        }
+        plant_behind_checksums(self, &disk, block, &bytes);
+        disk
+    }
+
+    /// Pages of maps that hold pointers to leaves.
+    fn middles(&self) -> Vec<u64> {
+        let is_leaf = |block| !self.pointers(block, DATA).is_empty();
+        let is_middle =
+            |block: &u64| self.pointers(*block, PAGE).iter().any(|(_, below)| is_leaf(below.0));
+        self.metadata().into_iter().filter(is_middle).collect()
+    }
+
+    /// Pages of maps that hold pointers to data.
+    fn leaves(&self) -> Vec<u64> {
+        let metadata = self.metadata().into_iter();
+        metadata.filter(|block| !self.pointers(*block, DATA).is_empty()).collect()
+    }
+}
+
+#[test]
+fn a_wrong_checksum_for_a_page_of_an_ancestor_is_found_by_checking() {
+    let search = Search::settled();
+    let mut tried = 0;
+    for page in search.metadata() {
+        for (slot, (target, kind, _)) in search.pointers(page, PAGE) {
+            // Born in epoch 0: the oldest ancestor's.
+            let disk = search.with_pointers(page, &[(slot, (target, kind, 0))]);
+            let seen = look(Arc::new(disk));
+            let found = matches!(seen, Seen::Opening(_) | Seen::Checking(_));
+            assert!(found, "pointer {slot} of the page at block {page} is not looked at");
+            tried += 1;
+        }
+    }
+    assert!(tried > 40, "{tried}");
+}
+
+#[test]
+fn what_a_damaged_map_leads_to_is_neither_read_nor_overwritten_where_no_data_can_be() {
+    let search = Search::settled();
+    let mut refused = [0, 0];
+    for target in [0, 35, 36, 99, POOL_BYTES / BLOCK_BYTES, (1 << 48) - 1] {
+        for leaf in search.leaves() {
+            // The youngest: its layer's own, if any is.
+            let pointers = search.pointers(leaf, DATA);
+            let (slot, (_, kind, check)) =
+                *pointers.iter().max_by_key(|(_, pointer)| pointer.2 as u32).unwrap();
+            let disk = Arc::new(search.with_pointers(leaf, &[(slot, (target, kind, check))]));
+            if let Ok(pool) = Pool::open(Arc::clone(&disk) as Arc<dyn Storage>, &read_only()) {
+                assert!(!pool.check().unwrap().is_clean(), "{target}");
+                refused[0] += u64::from(contents(&pool).is_err());
+            }
+            let Ok(pool) = Pool::open(Arc::clone(&disk) as Arc<dyn Storage>, &options()) else {
+                continue;
+            };
+            let written = |pool: &Pool| {
+                for info in pool.layers().iter().filter(|info| !info.sealed && !info.hidden) {
+                    let device = pool.device(info.id)?;
+                    device.write(0, &data(9000, 500))?;
+                }
+                Ok::<_, thinstore_storage::Error>(())
+            };
+            let mut before = [vec![0; 4096], vec![0; 4096]];
+            let mut after = before.clone();
+            let head = |into: &mut [Vec<u8>; 2]| {
+                disk.read_at(0, &mut into[0]).unwrap();
+                disk.read_at(35 * BLOCK_BYTES, &mut into[1]).unwrap();
+            };
+            head(&mut before);
+            refused[1] += u64::from(written(&pool).is_err());
+            head(&mut after);
+            assert!(before == after, "{target}: data in a superblock");
+        }
+    }
+    assert!(refused[0] > 20 && refused[1] > 20, "{refused:?}");
+}
+
+#[test]
+fn a_map_that_leads_to_the_same_pages_again_and_again_is_walked_once() {
+    let search = Search::settled();
+    let mut found = 0;
+    // 256 times 256 leaves are more than the pool has blocks.
+    for middle in search.middles() {
+        let (_, below) = search.pointers(middle, PAGE)[0];
+        let disk =
+            search.with_pointers(middle, &(0..256).map(|slot| (slot, below)).collect::<Vec<_>>());
+        // The same with the page that leads to it, on that pool.
+        let search = Search {
+            disk,
+            whole: Contents::new(),
+            live: search.live.clone(),
+            data: search.data.clone(),
+        };
+        for top in search.metadata() {
+            let pointers = search.pointers(top, PAGE);
+            let Some((_, above)) = pointers.iter().find(|(_, pointer)| pointer.0 == middle) else {
+                continue;
+            };
+            let everywhere: Vec<_> = (0..256).map(|slot| (slot, *above)).collect();
+            let disk = search.with_pointers(top, &everywhere);
+            let Ok(pool) = Pool::open(Arc::new(disk), &read_only()) else { continue };
+            let report = pool.check().unwrap();
+            assert!(!report.is_clean());
+            assert!(report.map_pages < POOL_BYTES / BLOCK_BYTES, "{} pages", report.map_pages);
+            for info in pool.layers() {
+                for walked in [pool.mapped_bytes(info.id), pool.unique_bytes(info.id)] {
+                    let Err(error) = walked else { continue };
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                    found += 1;
+                }
+            }
+        }
+    }
+    assert!(found > 0);
+}
+
+#[test]
+fn what_a_damaged_map_has_past_the_end_of_its_device_is_not_listed_as_mapped() {
+    let search = Search::settled();
+    let mut listed = 0;
+    for middle in search.middles() {
+        // Everywhere below it is what is at one place.
+        let (_, pointer) = search.pointers(middle, PAGE)[0];
+        let everywhere: Vec<_> = (0..256).map(|slot| (slot, pointer)).collect();
+        let disk = search.with_pointers(middle, &everywhere);
+        let Ok(pool) = Pool::open(Arc::new(disk), &read_only()) else { continue };
+        for info in pool.layers() {
+            let Ok(device) = pool.device(info.id) else { continue };
+            let mut at = 0;
+            while let Ok(Some(range)) = device.next_mapped(at) {
+                assert!(range.end <= DEVICE_BLOCKS * BLOCK_BYTES, "{range:?}");
+                listed += u64::from(range.end > 69_500 * BLOCK_BYTES);
+                at = range.end;
+            }
+        }
+    }
+    assert!(listed > 0);
 }

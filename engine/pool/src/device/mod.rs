@@ -94,8 +94,13 @@ impl Device {
             // A new attempt goes on where the last one stopped.
             let from = found.as_ref().map_or(start, |range| range.end);
             let map = self.handle.layer.map.read();
+            let size_blocks = map.size_blocks;
             walk::mapped_blocks(&self.core().pages, &map.tree, from, &mut |logical, _| {
                 let block = logical.get();
+                // Only a damaged map has anything past the device's end.
+                if block >= size_blocks {
+                    return false;
+                }
                 match &mut found {
                     None => found = Some(block..block + 1),
                     Some(range) if range.end == block => range.end += 1,

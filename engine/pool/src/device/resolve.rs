@@ -97,7 +97,18 @@ impl Core {
             piece.count += 1;
             Ok(true)
         })?;
+        self.check_place(piece.block, piece.count)?;
         Ok(piece)
+    }
+
+    /// A damaged map may lead anywhere: what it leads to is read and overwritten only where data can be.
+    fn check_place(&self, block: Option<PoolBlock>, count: u64) -> Attempt<()> {
+        match block {
+            Some(block) if !self.pages.space.can_be_data(block, count) => {
+                Err(Need::Corrupt { what: format!("a map entry to {block}, where no data can be") })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The first stretch of a write of `count` blocks at `from`.
@@ -124,6 +135,7 @@ impl Core {
             length += 1;
             Ok(true)
         })?;
+        self.check_place(own, length)?;
         Ok(match own {
             Some(block) => WritePiece::InPlace { count: length, block },
             None => WritePiece::New { count: length },

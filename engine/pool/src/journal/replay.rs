@@ -19,7 +19,7 @@ use super::writer::largest_batch_blocks;
 use crate::convert::to_u64;
 use crate::core::Core;
 use crate::format::batch::{self, BatchHeader};
-use crate::format::geometry::{Geometry, GroupIndex};
+use crate::format::geometry::Geometry;
 use crate::format::record::Record;
 use crate::format::superblock::JournalPosition;
 use crate::layers::layer::Layer;
@@ -177,13 +177,7 @@ impl Core {
         for record in records {
             if let Record::Map { block, crcs, .. } = record {
                 let extent = extent_of(*block, crcs.len());
-                let geometry = self.pages.space.geometry();
-                let last = block.plus(u64::from(extent.count).saturating_sub(1));
-                // Groups begin with heads: what begins and ends in one group's data lies in it whole.
-                if !geometry.is_allocatable(*block)
-                    || !geometry.is_allocatable(last)
-                    || GroupIndex::of(*block) != GroupIndex::of(last)
-                {
+                if !self.pages.space.can_be_data(*block, u64::from(extent.count)) {
                     return Err(
                         self.corrupt(format!("the journal maps to {block}, where no data can be"))
                     );

@@ -202,6 +202,7 @@ impl Core {
                 Some(next) => start = next,
                 None => break,
             }
+            self.check_count(to_u64(ranges.len()) / 2)?;
         }
         Ok(ranges
             .into_iter()
@@ -238,6 +239,7 @@ impl Core {
             if from >= end {
                 return Ok(blocks * BLOCK_BYTES);
             }
+            self.check_count(blocks)?;
         }
     }
 
@@ -259,6 +261,17 @@ impl Core {
             if stopped.is_none() {
                 return Ok(blocks * BLOCK_BYTES);
             }
+            self.check_count(blocks)?;
         }
+    }
+
+    /// No map leads to more blocks than there are, unless it is damaged and leads to the same ones again
+    /// and again: a walk over such a one ends here. One that is written between two portions can come to
+    /// more, but not to that many more.
+    fn check_count(&self, blocks: u64) -> Result<()> {
+        if blocks / 16 > self.pages.space.geometry().pool_blocks {
+            return Err(self.corrupt("a map leads to more blocks than the pool has"));
+        }
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use super::store::PageStore;
 use super::tree::Tree;
 use crate::convert::to_u64;
 use crate::format::pointer::{BlockPtr, POINTERS_PER_PAGE};
-use crate::need::Attempt;
+use crate::need::{Attempt, Need};
 use crate::types::{LogicalBlock, PoolBlock};
 
 /// Where a walk starts, and when it has done enough.
@@ -55,6 +55,7 @@ pub(crate) fn own_blocks(
         pages,
         ownership,
         portion,
+        budget: PageBudget::of(pages),
         found: Found { next: portion.from.get(), ..Found::default() },
     };
     let mut other_roots = Vec::with_capacity(others.len());
@@ -78,10 +79,32 @@ fn subtree_at_start(pages: &PageStore, tree: &Tree, height: u8) -> Attempt<Block
     Ok(if tree.height < height { BlockPtr::NULL } else { pointer })
 }
 
+/// How many pages a walk may still look at. A tree has no more than the pool has blocks, unless it is
+/// damaged and leads to the same pages again and again: then a walk would go on almost for ever.
+struct PageBudget(u64);
+
+impl PageBudget {
+    fn of(pages: &PageStore) -> PageBudget {
+        PageBudget(pages.space.geometry().pool_blocks)
+    }
+
+    fn take(&mut self) -> Attempt<()> {
+        match self.0.checked_sub(1) {
+            Some(left) => self.0 = left,
+            None => {
+                let what = "a map leads to more pages than the pool has blocks".to_owned();
+                return Err(Need::Corrupt { what });
+            }
+        }
+        Ok(())
+    }
+}
+
 struct OwnWalk<'a> {
     pages: &'a PageStore,
     ownership: &'a Ownership,
     portion: Portion,
+    budget: PageBudget,
     found: Found,
 }
 
@@ -117,6 +140,7 @@ impl OwnWalk<'_> {
             self.found.next = end;
             return Ok(true);
         }
+        self.budget.take()?;
         let page = self.pages.get(pointer)?;
         let other_pages = self.other_pages(others)?;
         let step = span(level - 1);
@@ -158,7 +182,8 @@ pub(crate) fn differences(
     ranges: &mut Vec<DifferentRange>,
 ) -> Attempt<Option<u64>> {
     let height = from.height.max(to.height);
-    let mut walk = DifferenceWalk { pages, start, most, found: Vec::new(), stopped_at: None };
+    let (budget, found) = (PageBudget::of(pages), Vec::new());
+    let mut walk = DifferenceWalk { pages, start, most, budget, found, stopped_at: None };
     walk.visit((from.root, from.height), (to.root, to.height), height, 0)?;
     for range in walk.found {
         match ranges.last_mut() {
@@ -175,6 +200,7 @@ struct DifferenceWalk<'a> {
     pages: &'a PageStore,
     start: u64,
     most: usize,
+    budget: PageBudget,
     found: Vec<DifferentRange>,
     stopped_at: Option<u64>,
 }
@@ -201,6 +227,7 @@ impl DifferenceWalk<'_> {
             self.push(DifferentRange { start, count: 1, mapped: !to.0.is_null() });
             return Ok(());
         }
+        self.budget.take()?;
         let from_page = self.page(from, level)?;
         let to_page = self.page(to, level)?;
         for index in 0..POINTERS_PER_PAGE {
@@ -251,6 +278,7 @@ pub(crate) fn mapped_blocks(
         level: u8,
         start: u64,
         from: u64,
+        budget: &mut PageBudget,
         visit: &mut dyn FnMut(LogicalBlock, BlockPtr) -> bool,
     ) -> Attempt<Option<u64>> {
         if pointer.is_null() || start + span(level) <= from {
@@ -259,16 +287,17 @@ pub(crate) fn mapped_blocks(
         if level == 0 {
             return Ok((!visit(LogicalBlock::new(start), pointer)).then_some(start + 1));
         }
+        budget.take()?;
         let page = pages.get(pointer)?;
         for index in 0..POINTERS_PER_PAGE {
             let inside = start + to_u64(index) * span(level - 1);
             if let Some(stopped) =
-                descend(pages, page.pointer(index), level - 1, inside, from, visit)?
+                descend(pages, page.pointer(index), level - 1, inside, from, budget, visit)?
             {
                 return Ok(Some(stopped));
             }
         }
         Ok(None)
     }
-    descend(pages, tree.root, tree.height, 0, from, visit)
+    descend(pages, tree.root, tree.height, 0, from, &mut PageBudget::of(pages), visit)
 }

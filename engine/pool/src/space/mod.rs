@@ -24,6 +24,7 @@ use crate::convert::{low_u32, to_u64, to_usize};
 use crate::format::geometry::{Geometry, GroupIndex};
 use crate::format::pointer::{BlockPtr, PointerKind};
 use crate::need::{Attempt, Need};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::types::PoolBlock;
 
@@ -132,6 +133,9 @@ pub(crate) struct SpaceCounts {
 /// The allocator.
 pub(crate) struct Space {
     inner: Mutex<Inner>,
+    /// The geometry's, for those who must not wait for the lock.
+    pool_blocks: AtomicU64,
+    journal_blocks: u64,
     bits: RwLock<Vec<Arc<OnceLock<GroupBits>>>>,
 }
 
@@ -183,7 +187,23 @@ impl Space {
             });
         }
         let bits = (0..geometry.group_count()).map(|_| Arc::default()).collect();
-        Ok(Space { inner: Mutex::new(inner), bits: RwLock::new(bits) })
+        Ok(Space {
+            inner: Mutex::new(inner),
+            pool_blocks: AtomicU64::new(geometry.pool_blocks),
+            journal_blocks: geometry.journal_blocks,
+            bits: RwLock::new(bits),
+        })
+    }
+
+    /// Can all of these blocks be data? Groups begin with heads, so what begins and ends in one group's
+    /// data lies in it whole.
+    pub(crate) fn can_be_data(&self, start: PoolBlock, count: u64) -> bool {
+        let pool_blocks = self.pool_blocks.load(Ordering::Relaxed);
+        let geometry = Geometry { pool_blocks, journal_blocks: self.journal_blocks };
+        let last = start.plus(count.saturating_sub(1));
+        geometry.is_allocatable(start)
+            && geometry.is_allocatable(last)
+            && GroupIndex::of(start) == GroupIndex::of(last)
     }
 
     pub(crate) fn geometry(&self) -> Geometry {

@@ -7,6 +7,7 @@ use crate::convert::{low_u32, to_usize};
 use crate::format::geometry::{Geometry, GroupIndex};
 use crate::format::pointer::{BlockPtr, PointerKind};
 use crate::need::Attempt;
+use crate::sync::atomic::Ordering;
 use crate::types::{BLOCK_LENGTH, Epoch, PoolBlock};
 
 /// A saved bitmap: what a checkpoint writes, and the pointer to it.
@@ -97,6 +98,7 @@ impl Space {
             self.bits.write().push(Arc::default());
         }
         inner.geometry = geometry;
+        self.pool_blocks.store(geometry.pool_blocks, Ordering::Relaxed);
         inner.reserve = reserve_blocks(geometry);
         Ok(())
     }
