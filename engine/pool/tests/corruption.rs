@@ -702,3 +702,28 @@ fn what_a_damaged_map_has_past_the_end_of_its_device_is_not_listed_as_mapped() {
     }
     assert!(listed > 0);
 }
+
+#[test]
+fn counts_that_cannot_be_are_shown_without_a_panic() {
+    let search = Search::settled();
+    // Data blocks and pages of the first record in a page of layer records (docs/format.md).
+    let is_record = |block: &u64| {
+        let bytes = search.page(*block);
+        bytes[258..].windows(4).any(|name| name == b"base") || bytes[256..260] == *b"base"
+    };
+    let records: Vec<u64> = search.metadata().into_iter().filter(is_record).collect();
+    assert!(!records.is_empty());
+    for block in records {
+        let disk = search.disk.crash_with(CrashPolicy::KeepAll);
+        let mut bytes = search.page(block);
+        for record in bytes.chunks_mut(512).filter(|record| record[..4] != [0; 4]) {
+            record[56..64].copy_from_slice(&(i64::MAX as u64).to_le_bytes());
+            record[64..72].copy_from_slice(&(i64::MAX as u64).to_le_bytes());
+        }
+        plant_behind_checksums(&search, &disk, block, &bytes);
+        let Ok(pool) = Pool::open(Arc::new(disk), &read_only()) else { continue };
+        assert!(!pool.check().unwrap().is_clean());
+        assert!(pool.layers().iter().any(|info| info.own_data_bytes == u64::MAX));
+        pool.usage();
+    }
+}

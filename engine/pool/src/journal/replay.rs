@@ -27,6 +27,7 @@ use crate::map::page::span;
 use crate::need::{Attempt, Need};
 use crate::planted::{Fault, planted};
 use crate::space::Extent;
+use crate::sync::atomic::Ordering;
 use crate::types::{BLOCK_BYTES, BLOCK_LENGTH, Epoch, LayerId, LogicalBlock, PoolBlock};
 
 /// The batches after a checkpoint.
@@ -191,8 +192,21 @@ impl Core {
         for record in records {
             self.replay_record(record, &mut busy)?;
         }
-        self.unreleased_blocks.store(0, std::sync::atomic::Ordering::Relaxed);
+        self.catch_up_with_births(records);
+        self.unreleased_blocks.store(0, Ordering::Relaxed);
         Ok(busy)
+    }
+
+    /// A seal moves the clock on before its record is in a batch. What another thread wrote in between was
+    /// born after a seal that the loss of power may have taken back: the clock must not come to that epoch
+    /// again, or a later seal would leave such blocks to whoever stands on it.
+    fn catch_up_with_births(&self, records: &[Record]) {
+        let births = records.iter().filter_map(|record| match record {
+            Record::Map { birth, .. } => Some(birth.get()),
+            _ => None,
+        });
+        let latest = births.max().unwrap_or(0).max(self.epoch().get());
+        self.epoch.store(latest, Ordering::Release);
     }
 
     fn replay_record(&self, record: &Record, freed: &mut Vec<Extent>) -> Result<()> {

@@ -108,6 +108,11 @@ fn identity(uuid: &[u8; 16], serial: u64) -> [u8; 32] {
     identity
 }
 
+/// Of a damaged pool, counts may be anything.
+fn to_bytes(blocks: u64) -> u64 {
+    blocks.saturating_mul(BLOCK_BYTES)
+}
+
 /// A layer that went while it was walked.
 fn gone(error: Error) -> Need {
     Need::Missing(error)
@@ -131,13 +136,13 @@ impl Core {
             transient: entry.meta.transient,
             hidden: entry.meta.is_removed(),
             size_bytes: map.size_blocks * BLOCK_BYTES,
-            own_data_bytes: data * BLOCK_BYTES,
+            own_data_bytes: to_bytes(data),
             checksummed_bytes: if map.is_summed(entry.meta.summed_blocks) {
-                data * BLOCK_BYTES
+                to_bytes(data)
             } else {
                 0
             },
-            own_map_bytes: pages * BLOCK_BYTES,
+            own_map_bytes: to_bytes(pages),
             open_handles: entry.layer.handles.load(Ordering::Acquire),
             created_unix_ns: entry.meta.created_unix_ns,
             has_document: entry.meta.document.is_some(),
@@ -166,14 +171,13 @@ impl Core {
             .iter()
             .filter(|(id, entry)| entry.meta.is_removed() && table.children(**id).next().is_none())
             .map(|(_, entry)| entry.layer.own_blocks())
-            .map(|(data, pages)| data + pages)
-            .sum();
+            .fold(0, |sum: u64, (data, pages)| sum.saturating_add(data).saturating_add(pages));
         let data = count(self.data_blocks.load(Ordering::Relaxed));
         Usage {
             size_bytes: geometry.pool_blocks * BLOCK_BYTES,
-            used_bytes: (counts.used + unreleased) * BLOCK_BYTES,
-            pending_free_bytes: (unreleased + deleting) * BLOCK_BYTES,
-            data_bytes: data * BLOCK_BYTES,
+            used_bytes: to_bytes(counts.used.saturating_add(unreleased)),
+            pending_free_bytes: to_bytes(deleting.saturating_add(unreleased)),
+            data_bytes: to_bytes(data),
             metadata_bytes: counts.used.saturating_sub(data) * BLOCK_BYTES,
             fixed_bytes: geometry.fixed_blocks() * BLOCK_BYTES,
             reserved_bytes: counts.reserve * BLOCK_BYTES,

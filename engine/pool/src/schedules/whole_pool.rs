@@ -138,6 +138,30 @@ fn a_snapshot_has_what_was_overwritten_though_another_thread_flushes_its_origin(
     });
 }
 
+#[test]
+fn what_was_written_beside_a_seal_that_was_lost_is_its_layers_own_and_stays_its_snapshots() {
+    explore(1000, || {
+        let (disk, pool) = new_pool(false);
+        let sealed = pool.create_layer(NewLayer::default()).unwrap();
+        let written = pool.create_layer(NewLayer::default()).unwrap();
+        pool.flush().unwrap();
+        let sealer = {
+            let pool = pool.clone();
+            thread::spawn(move || pool.seal_snapshot(sealed, NewLayer::default()).unwrap())
+        };
+        let device = pool.device(written).unwrap();
+        device.write(0, &[1; 4096]).unwrap();
+        device.flush().unwrap();
+        let left = open(Arc::new(disk.after_power_loss()), false);
+        sealer.join().unwrap();
+        assert_clean(&left);
+        let copy = left.seal_snapshot(written, NewLayer::default()).unwrap();
+        left.device(written).unwrap().write(0, &[2; 4096]).unwrap();
+        assert_eq!(value_at(&left.device(copy).unwrap(), 0), 1, "a sealed layer changed");
+        assert_clean(&left);
+    });
+}
+
 fn discard_and_write(device: &Device) {
     for round in 1..4 {
         device.write(4 * BLOCK_BYTES, &[round; 8 * 4096]).unwrap();
