@@ -656,6 +656,7 @@ fn a_map_that_leads_to_the_same_pages_again_and_again_is_walked_once() {
             whole: Contents::new(),
             live: search.live.clone(),
             data: search.data.clone(),
+            summed: Vec::new(),
         };
         for top in search.metadata() {
             let pointers = search.pointers(top, PAGE);
