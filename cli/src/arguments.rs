@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     check, commit, copy, demo, diff, export, grow, import, init, inspect, manual, mount, remove,
-    serve, snapshot, usage,
+    repair, serve, snapshot, usage,
 };
 use crate::output::Format;
 
@@ -83,6 +83,8 @@ pub enum Command {
     Grow(grow::Grow),
     /// Look at every structure of the pool; changes nothing
     Check(check::Check),
+    /// Give back all that is still reachable in a damaged pool
+    Repair(repair::Repair),
     /// Run the daemon
     Serve(serve::Serve),
     /// Go through the main job on a small image made on the spot

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use thinstore_storage::ErrorKind;
-use thinstore_store::Access;
-use thinstore_store::types::CheckSummary;
+use thinstore_store::types::{CheckFinding, CheckSummary};
+use thinstore_store::{Access, survey};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -18,7 +18,13 @@ pub struct Check {}
 impl Check {
     /// Exit code 6 if something was found.
     pub fn run(&self, context: &Context) -> Result<ExitCode, Failure> {
-        let summary = context.with_store(Access::Read, |store| Ok(store.check()?))?;
+        let summary = match context.with_store(Access::Read, |store| Ok(store.check()?)) {
+            // what cannot be opened is looked at all the same
+            Err(Failure::Engine(error)) if error.kind() == ErrorKind::Corrupt => {
+                survey(&context.root, &error)?
+            }
+            checked => checked?,
+        };
         let style = context.output.style();
         if summary.clean {
             context.output.outcome(&summary, || render(&summary, style))?;
@@ -32,9 +38,7 @@ impl Check {
 fn render(summary: &CheckSummary, style: Style) -> String {
     let mut text = String::new();
     for finding in &summary.findings {
-        let layer = finding.layer_id.map(|id| format!(" (layer {id})")).unwrap_or_default();
-        let structure = style.error(&finding.structure);
-        text.push_str(&format!("{structure}{layer}: {}\n", finding.message));
+        text.push_str(&finding_line(finding, style));
     }
     let verdict = match summary.clean {
         true => style.good("clean"),
@@ -53,10 +57,15 @@ fn render(summary: &CheckSummary, style: Style) -> String {
     text
 }
 
+/// A finding on a line.
+pub fn finding_line(finding: &CheckFinding, style: Style) -> String {
+    let layer = finding.layer_id.map(|id| format!(" (layer {id})")).unwrap_or_default();
+    format!("{}{layer}: {}\n", style.error(&finding.structure), finding.message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use thinstore_store::types::CheckFinding;
 
     #[test]
     fn findings_come_before_the_verdict() {

@@ -15,6 +15,7 @@ mod local_copy;
 pub mod manual;
 pub mod mount;
 pub mod remove;
+pub mod repair;
 pub mod serve;
 pub mod snapshot;
 pub mod tree;
@@ -51,6 +52,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Df(command) => command.run(context),
         Command::Grow(command) => command.run(context),
         Command::Check(command) => return command.run(context),
+        Command::Repair(command) => return command.run(context),
         Command::Serve(command) => command.run(context),
         Command::Demo(command) => command.run(context),
         Command::Completions(command) => command.run(context),

@@ -5,6 +5,7 @@
 //! lead to a block that an ancestor claimed.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use thinstore_storage::{ErrorKind, Result};
@@ -27,7 +28,8 @@ const MOST_FINDINGS: usize = 1000;
 /// Something that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Which structure: "superblock", "map", "layer table", "space map", "bitmap" or "count".
+    /// Which structure: "superblock", "journal", "layer table", "space map", "bitmap", "map", "count", or "lost" for
+    /// what a repair gave up.
     pub structure: &'static str,
     /// Whose, where it is a layer's.
     pub layer: Option<LayerId>,
@@ -67,22 +69,69 @@ impl CheckReport {
 
 /// Who claimed a block.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Claim {
+pub(crate) enum Claim {
     Layer(LayerId),
     Table,
 }
 
 /// A pointer in a layer's map to what an ancestor owns.
 #[derive(Clone, Copy)]
-struct Foreign {
-    layer: LayerId,
-    start: LogicalBlock,
-    level: u8,
-    pointer: BlockPtr,
+pub(crate) struct Foreign {
+    pub(crate) layer: LayerId,
+    pub(crate) start: LogicalBlock,
+    pub(crate) level: u8,
+    pub(crate) pointer: BlockPtr,
 }
 
 /// Where a page stands in its owner's map: all who lead to it lead to it there, and alike.
 type Place = (LogicalBlock, u8, BlockPtr);
+
+/// How a bitmap contradicts the maps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BitmapFault {
+    InUseByNobody,
+    /// It says free of what this one has.
+    Free(Claim),
+}
+
+/// Data blocks and pages.
+type Counts = HashMap<LayerId, [u64; 2]>;
+
+/// Who owns what, by the maps alone.
+pub(crate) struct Claims {
+    pub(crate) owners: HashMap<PoolBlock, Claim>,
+    pub(crate) foreign: Vec<Foreign>,
+    /// What each layer owns itself, and through the child that is taking it over.
+    counted: Counts,
+    inherited: Counts,
+    pub(crate) data_blocks: u64,
+    /// Layers that miss something.
+    pub(crate) lost: Vec<LayerId>,
+}
+
+impl Claims {
+    /// Data blocks and pages that are booked at a layer.
+    pub(crate) fn of(&self, id: LayerId) -> (u64, u64) {
+        let own = self.counted.get(&id).copied().unwrap_or_default();
+        let through_child = self.inherited.get(&id).copied().unwrap_or_default();
+        (own[0] + through_child[0], own[1] + through_child[1])
+    }
+}
+
+/// Walks all maps of a pool that nobody else uses.
+pub(crate) fn claims(core: &Core) -> Result<Claims> {
+    let table = core.table.read();
+    let mut check = Check::new(core, &table);
+    check.layers()?;
+    Ok(Claims {
+        lost: check.damaged,
+        owners: check.claims,
+        foreign: check.foreign,
+        counted: check.counted,
+        inherited: check.inherited,
+        data_blocks: check.report.data_blocks,
+    })
+}
 
 struct Check<'a> {
     core: &'a Core,
@@ -94,6 +143,10 @@ struct Check<'a> {
     places: HashMap<PoolBlock, Place>,
     /// Pointers to ancestors' blocks: checked once all claims are in.
     foreign: Vec<Foreign>,
+    counted: Counts,
+    inherited: Counts,
+    /// Layers with lost blocks.
+    damaged: Vec<LayerId>,
 }
 
 /// One layer's walk.
@@ -105,6 +158,20 @@ struct LayerWalk<'a> {
     inherited: [u64; 2],
     /// What lies before this was freed by a walk, or has gone over to a child.
     cursor: u64,
+    /// Blocks of the device that a repair gave up.
+    lost: Vec<Range<u64>>,
+}
+
+impl LayerWalk<'_> {
+    fn lost(&mut self, start: u64, end: u64) {
+        // A subtree can reach past the end of the device.
+        let end = end.min(self.map.size_blocks);
+        match self.lost.last_mut() {
+            _ if start >= end => {}
+            Some(last) if last.end == start => last.end = end,
+            _ => self.lost.push(start..end),
+        }
+    }
 }
 
 /// Checks a pool with all change shut out.
@@ -112,29 +179,33 @@ pub(crate) fn check(core: &Core) -> Result<CheckReport> {
     let state = core.checkpoints.lock();
     let _alone = core.cut.write();
     let table = core.table.read();
-    let geometry = core.pages.space.geometry();
-    let mut check = Check {
-        core,
-        table: &table,
-        geometry,
-        report: CheckReport::default(),
-        claims: HashMap::new(),
-        places: HashMap::new(),
-        foreign: Vec::new(),
-    };
+    let mut check = Check::new(core, &table);
     let (layer_table, space_map) = (state.layer_table.root, state.space_map.root);
     check.superblocks()?;
     check.table_pages("layer table", layer_table, TABLE_HEIGHT, 0)?;
     check.table_pages("space map", space_map, TABLE_HEIGHT, 0)?;
-    let mut inherited: HashMap<LayerId, [u64; 2]> = HashMap::new();
-    let mut counted: HashMap<LayerId, [u64; 2]> = HashMap::new();
-    for (id, entry) in table.iter() {
-        check.layer(*id, entry, &mut counted, &mut inherited)?;
-    }
-    check.counts(&counted, &inherited);
+    check.layers()?;
+    check.counts();
     check.foreign_blocks();
     check.space()?;
     Ok(check.report)
+}
+
+impl<'a> Check<'a> {
+    fn new(core: &'a Core, table: &'a Table) -> Check<'a> {
+        Check {
+            core,
+            table,
+            geometry: core.pages.space.geometry(),
+            report: CheckReport::default(),
+            claims: HashMap::new(),
+            places: HashMap::new(),
+            foreign: Vec::new(),
+            counted: HashMap::new(),
+            inherited: HashMap::new(),
+            damaged: Vec::new(),
+        }
+    }
 }
 
 impl Check<'_> {
@@ -171,7 +242,8 @@ impl Check<'_> {
                 Ok(Some(page))
             }
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                self.report.add(structure, layer, format!("{at}: {error}"));
+                let message = format!("{at}: {}", self.core.without_advice(&error));
+                self.report.add(structure, layer, message);
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -225,13 +297,12 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn layer(
-        &mut self,
-        id: LayerId,
-        entry: &Entry,
-        counted: &mut HashMap<LayerId, [u64; 2]>,
-        inherited: &mut HashMap<LayerId, [u64; 2]>,
-    ) -> Result<()> {
+    fn layers(&mut self) -> Result<()> {
+        let table = self.table;
+        table.iter().try_for_each(|(id, entry)| self.layer(*id, entry))
+    }
+
+    fn layer(&mut self, id: LayerId, entry: &Entry) -> Result<()> {
         self.report.layers += 1;
         if let Some(origin) = entry.meta.origin {
             match self.table.get(origin) {
@@ -259,11 +330,20 @@ impl Check<'_> {
             own: [0; 2],
             inherited: [0; 2],
             cursor: entry.meta.cursor.get(),
+            lost: Vec::new(),
         };
         self.visit(&mut walk, map.tree.root, map.tree.height, 0)?;
-        counted.insert(id, walk.own);
+        if !walk.lost.is_empty() {
+            self.damaged.push(id);
+        }
+        for lost in &walk.lost {
+            let message =
+                format!("blocks {} to {} were lost in a repair", lost.start, lost.end - 1);
+            self.report.add("lost", Some(id), message);
+        }
+        self.counted.insert(id, walk.own);
         if let Some(origin) = walk.absorbed_from {
-            inherited.insert(origin, walk.inherited);
+            self.inherited.insert(origin, walk.inherited);
         }
         self.report.data_blocks += walk.own[0] + walk.inherited[0];
         Ok(())
@@ -295,6 +375,10 @@ impl Check<'_> {
     ) -> Result<()> {
         let end = start + span(level);
         if pointer.is_null() || end <= walk.cursor {
+            return Ok(());
+        }
+        if pointer.is_lost() {
+            walk.lost(start, end);
             return Ok(());
         }
         let at = format!("block {start}, level {level}");
@@ -345,11 +429,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn counts(
-        &mut self,
-        counted: &HashMap<LayerId, [u64; 2]>,
-        inherited: &HashMap<LayerId, [u64; 2]>,
-    ) {
+    fn counts(&mut self) {
+        let (counted, inherited) = (&self.counted, &self.inherited);
         for (id, entry) in self.table.iter() {
             let own = counted.get(id).copied().unwrap_or_default();
             let through_child = inherited.get(id).copied().unwrap_or_default();
@@ -418,6 +499,21 @@ impl Check<'_> {
         false
     }
 
+    fn bitmap_fault(&mut self, fault: Option<(BitmapFault, Range<u64>)>) {
+        let Some((fault, blocks)) = fault else { return };
+        let first = PoolBlock::new(blocks.start);
+        let which = match blocks.end - blocks.start {
+            1 => format!("{first} is"),
+            _ => format!("{first} to {} are", blocks.end - 1),
+        };
+        let (layer, what) = match fault {
+            BitmapFault::InUseByNobody => (None, "in use by nobody"),
+            BitmapFault::Free(Claim::Layer(id)) => (Some(id), "in use, but free"),
+            BitmapFault::Free(Claim::Table) => (None, "in use by a table, but free"),
+        };
+        self.report.add("bitmap", layer, format!("{which} {what}"));
+    }
+
     fn space(&mut self) -> Result<()> {
         let space = &self.core.pages.space;
         let mut used = 0;
@@ -431,34 +527,35 @@ impl Check<'_> {
             if !claimed && space.saved_pointer(group).is_null() && space.is_empty_group(group) {
                 continue;
             }
+            // What is wrong with a stretch of blocks is told once.
+            let mut wrong: Option<(BitmapFault, Range<u64>)> = None;
             for block in (fixed..last).map(PoolBlock::new) {
                 let in_use = match self.core.attempt(|| space.is_used(block)) {
                     Ok(in_use) => in_use,
                     Err(error) if error.kind() == ErrorKind::Corrupt => {
-                        self.report.add("bitmap", None, error.to_string());
+                        let message = self.core.without_advice(&error);
+                        self.report.add("bitmap", None, message);
                         break;
                     }
                     Err(error) => return Err(error),
                 };
                 used += u64::from(in_use);
-                let claim = self.claims.get(&block).copied();
-                match (claim, in_use) {
-                    (None, true) => {
-                        self.report.add("bitmap", None, format!("{block} is in use by nobody"));
+                let fault = match (self.claims.get(&block).copied(), in_use) {
+                    (None, true) => BitmapFault::InUseByNobody,
+                    (Some(claim), false) => BitmapFault::Free(claim),
+                    _ => continue,
+                };
+                match &mut wrong {
+                    Some((same, blocks)) if *same == fault && blocks.end == block.get() => {
+                        blocks.end += 1;
                     }
-                    (Some(Claim::Layer(id)), false) => {
-                        self.report.add("bitmap", Some(id), format!("{block} is in use, but free"));
+                    _ => {
+                        let next = (fault, block.get()..block.get() + 1);
+                        self.bitmap_fault(wrong.replace(next));
                     }
-                    (Some(Claim::Table), false) => {
-                        self.report.add(
-                            "bitmap",
-                            None,
-                            format!("{block} is in use by a table, but free"),
-                        );
-                    }
-                    _ => {}
                 }
             }
+            self.bitmap_fault(wrong);
         }
         let booked = space.counts().used;
         if used != booked && self.report.findings.is_empty() {

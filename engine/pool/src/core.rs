@@ -28,6 +28,9 @@ use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::types::{BLOCK_LENGTH, Epoch};
 
+/// What the error of damage ends with.
+const CHECK_ADVICE: &str = "; run `thinstore check`";
+
 /// All of an open pool.
 pub(crate) struct Core {
     pub(crate) storage: Arc<dyn Storage>,
@@ -108,10 +111,14 @@ impl Core {
     }
 
     pub(crate) fn corrupt(&self, what: impl std::fmt::Display) -> Error {
-        Error::new(
-            ErrorKind::Corrupt,
-            format!("{} is damaged: {what}; run `thinstore check`", self.name),
-        )
+        Error::new(ErrorKind::Corrupt, format!("{} is damaged: {what}{CHECK_ADVICE}", self.name))
+    }
+
+    /// What is damaged, for a check: whoever reads it knows the pool, and need not be told to check it.
+    pub(crate) fn without_advice(&self, error: &Error) -> String {
+        let message = error.to_string();
+        let what = message.strip_prefix(&format!("{} is damaged: ", self.name)).unwrap_or(&message);
+        what.strip_suffix(CHECK_ADVICE).unwrap_or(what).to_owned()
     }
 
     /// Tries work in memory until it has all that it needs. No lock is held while a page or a bitmap is

@@ -7,7 +7,7 @@
 //!
 //! The rooms, from the bottom up: `format` (bytes on disk), `space` (which blocks are free), `map` (trees of
 //! pages), `journal` (batches, group commit, replay), `checkpoint`, `layers` (what can be done to them),
-//! `device` (requests), `check`, `scrub`. Nothing here knows of containers, of FUSE, or of a path.
+//! `device` (requests), `check`, `scrub`, `repair`. Nothing here knows of containers, of FUSE, or of a path.
 //!
 //! `docs/design.md` has the reasons and the crash argument, `docs/format.md` every byte.
 
@@ -31,6 +31,7 @@ pub mod planted;
 #[cfg(not(feature = "planted-faults"))]
 mod planted;
 mod pool;
+mod repair;
 mod room;
 #[cfg(all(test, feature = "shuttle"))]
 mod schedules;
@@ -45,6 +46,7 @@ pub use device::Device;
 pub use layers::change::{NewLayer, Transaction};
 pub use layers::info::{Difference, LayerInfo, Usage};
 pub use pool::{OpenOptions, Pool, PoolOptions};
+pub use repair::{Loss, Repair, RepairReport};
 pub use room::OnFull;
 pub use scrub::{Damage, OnProgress, ScrubFinding, ScrubProgress, ScrubReport};
 pub use types::{BLOCK_BYTES, LayerId, Namespace};

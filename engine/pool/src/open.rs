@@ -53,7 +53,8 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<A
     let clean = journal.records.is_empty()
         && journal.position == roots.newest.journal
         && roots.older.as_ref().is_some_and(|older| same_state(older, &roots.newest));
-    let core = build_core(storage, &roots, ring, journal.position, options)?;
+    let space = load_space(&*storage, &roots.newest)?;
+    let core = build_core(storage, &roots, journal.position, options, space)?;
     load_layers(&core)?;
     core.check_roots()?;
     let replayed = core.replay(&journal.records)?;
@@ -93,13 +94,13 @@ pub(crate) fn read_superblock(
 }
 
 /// The newest superblock and its home, and where the older one, if it is valid, starts its replay.
-struct Roots {
-    newest: Superblock,
-    home: usize,
-    older: Option<Superblock>,
+pub(crate) struct Roots {
+    pub(crate) newest: Superblock,
+    pub(crate) home: usize,
+    pub(crate) older: Option<Superblock>,
 }
 
-fn find_roots(storage: &dyn Storage) -> Result<Roots> {
+pub(crate) fn find_roots(storage: &dyn Storage) -> Result<Roots> {
     let name = storage.name();
     let [first, second] = SUPERBLOCK_HOMES;
     let found = [read_superblock(storage, first)?, read_superblock(storage, second)?];
@@ -167,26 +168,33 @@ fn random_number() -> Result<u64> {
     Ok(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
 }
 
-fn build_core(
+/// The space map is read without a page store: that needs what the space map says.
+fn load_space(storage: &dyn Storage, superblock: &Superblock) -> Result<Space> {
+    let space_map = Tree { root: superblock.space_map, height: TABLE_HEIGHT };
+    let geometry = superblock.geometry;
+    let saved = read_space_map(storage, &space_map, geometry)?;
+    let damaged = |what: String| {
+        let name = storage.name();
+        Error::new(ErrorKind::Corrupt, format!("{name} is damaged: {what}; run `thinstore check`"))
+    };
+    Space::new(geometry, |group| {
+        saved.get(crate::convert::to_usize(group.get())).copied().unwrap_or(BlockPtr::NULL)
+    })
+    .map_err(damaged)
+}
+
+/// A pool in memory that has read neither layers nor journal yet.
+pub(crate) fn build_core(
     storage: Arc<dyn Storage>,
     roots: &Roots,
-    ring: Ring,
     position: JournalPosition,
     options: &OpenOptions,
+    space: Space,
 ) -> Result<Core> {
     let newest = &roots.newest;
     let name = storage.name();
+    let ring = Ring { blocks: newest.geometry.journal_blocks };
     let space_map = Tree { root: newest.space_map, height: TABLE_HEIGHT };
-    // The space map is read through a page store of its own: the real one needs what it says.
-    let geometry = newest.geometry;
-    let saved = read_space_map(&*storage, &space_map, geometry)?;
-    let damaged = |what: String| {
-        Error::new(ErrorKind::Corrupt, format!("{name} is damaged: {what}; run `thinstore check`"))
-    };
-    let space = Space::new(geometry, |group| {
-        saved.get(crate::convert::to_usize(group.get())).copied().unwrap_or(BlockPtr::NULL)
-    })
-    .map_err(damaged)?;
     let oldest_start = roots.older.as_ref().map_or(newest.journal.head_blocks, |older| {
         older.journal.head_blocks.min(newest.journal.head_blocks)
     });
@@ -301,7 +309,7 @@ fn load_layers(core: &Core) -> Result<()> {
     let mut from = 0;
     let mut pages = Vec::new();
     core.attempt(|| {
-        walk::mapped_blocks(&core.pages, &tree, from, &mut |index, pointer| {
+        walk::mapped_blocks(&core.pages, &tree, from, &mut |index, _, pointer| {
             pages.push((index.get(), pointer));
             from = index.get() + 1;
             true
@@ -325,18 +333,7 @@ fn load_layers(core: &Core) -> Result<()> {
     }
     let mut table = core.table.write();
     for record in &records {
-        let map = LayerMap {
-            tree: Tree { root: record.root, height: record.height },
-            size_blocks: record.size_blocks,
-            base: record.base_epoch,
-            sealed: record.flags.sealed,
-            seal_epoch: record.seal_epoch,
-            absorption: None,
-        };
-        let layer = Layer::new(record.id, map, core.allocation_run_blocks);
-        layer.set_own_blocks(record.own_data_blocks, record.own_page_blocks);
-        layer.changed.store(false, Ordering::Release);
-        if !table.insert(Arc::new(layer), LayerMeta::of(record)) {
+        if !insert_record(core, &mut table, record) {
             return Err(core.corrupt(format!("the name '{}' stands twice", record.name)));
         }
     }
@@ -345,8 +342,24 @@ fn load_layers(core: &Core) -> Result<()> {
     Ok(())
 }
 
+/// Takes a layer into the table; false if its name is taken.
+pub(crate) fn insert_record(core: &Core, table: &mut Table, record: &LayerRecord) -> bool {
+    let map = LayerMap {
+        tree: Tree { root: record.root, height: record.height },
+        size_blocks: record.size_blocks,
+        base: record.base_epoch,
+        sealed: record.flags.sealed,
+        seal_epoch: record.seal_epoch,
+        absorption: None,
+    };
+    let layer = Layer::new(record.id, map, core.allocation_run_blocks);
+    layer.set_own_blocks(record.own_data_blocks, record.own_page_blocks);
+    layer.changed.store(false, Ordering::Release);
+    table.insert(Arc::new(layer), LayerMeta::of(record))
+}
+
 /// A child that was taking over its origin goes on from where the origin's cursor stands.
-fn resume_absorptions(core: &Core, table: &Table) -> Result<()> {
+pub(crate) fn resume_absorptions(core: &Core, table: &Table) -> Result<()> {
     for (id, entry) in table.iter().filter(|(_, entry)| entry.meta.absorbing) {
         let Some(child) = table.children(*id).next() else { continue };
         let base = entry.layer.map.read().base;
@@ -412,7 +425,9 @@ impl Core {
         let table = self.table.read();
         for (id, entry) in table.iter() {
             let map = entry.layer.map.read();
-            if !map.tree.root.is_null() && !geometry.is_allocatable(map.tree.root.block()) {
+            let root = map.tree.root;
+            if !root.is_null() && !root.is_lost() && !geometry.is_allocatable(map.tree.root.block())
+            {
                 return Err(self.corrupt(format!(
                     "the map of {id} cannot begin at {}",
                     map.tree.root.block()

@@ -411,6 +411,11 @@ impl Pool {
         self.core().checkpoint()
     }
 
+    /// Lists what is wrong with a pool that cannot be opened, which `error` said. Never writes.
+    pub fn survey(storage: &dyn Storage, error: &Error) -> Result<CheckReport> {
+        crate::repair::survey(storage, error)
+    }
+
     /// Looks at every structure of the pool and at how they agree. Never writes.
     pub fn check(&self) -> Result<CheckReport> {
         check::check(self.core())

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use thinstore_pool::{
-    BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions, ScrubReport,
+    BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions, Repair, ScrubReport,
 };
 use thinstore_storage::{BlockDevice, CrashPolicy, ErrorKind, SimulatedDisk, Storage};
 
@@ -484,7 +484,8 @@ fn nonsense_behind_right_checksums_makes_no_panic_and_no_hang() {
     let metadata = search.metadata();
     let mut found = 0;
     let count = samples(1500);
-    for _ in 0..count {
+    let mut repaired = 0;
+    for sample in 0..count {
         let block = metadata[random.below(metadata.len() as u64) as usize];
         let disk = search.disk.crash_with(CrashPolicy::KeepAll);
         let mut bytes = vec![0; BLOCK_BYTES as usize];
@@ -520,11 +521,34 @@ fn nonsense_behind_right_checksums_makes_no_panic_and_no_hang() {
         let scrubbed = disk.crash_with(CrashPolicy::KeepAll);
         catch_unwind(AssertUnwindSafe(|| drop(scrub(Arc::new(scrubbed)))))
             .unwrap_or_else(|_| panic!("block {block}: a panic in a scrub"));
+        if sample % 5 == 0 {
+            let damaged = Arc::new(disk.crash_with(CrashPolicy::KeepAll));
+            repaired += u64::from(
+                catch_unwind(AssertUnwindSafe(|| is_repaired(damaged)))
+                    .unwrap_or_else(|_| panic!("block {block}: a panic in a repair")),
+            );
+        }
         let seen = catch_unwind(AssertUnwindSafe(|| look(Arc::new(disk))))
             .unwrap_or_else(|_| panic!("block {block}: a panic"));
         found += u64::from(!matches!(seen, Seen::Nothing(_)));
     }
     assert!(found * 2 > count, "{found} of {count}");
+    assert!(repaired * 10 > count, "{repaired} of {}", count / 5);
+}
+
+/// What a repair wrote is sound, but for what it says is lost. Nonsense behind checksums that are right can
+/// be beyond repair: then nothing is written.
+fn is_repaired(disk: Arc<SimulatedDisk>) -> bool {
+    let storage = || Arc::clone(&disk) as Arc<dyn Storage>;
+    let before = disk.counters().writes;
+    let Ok(repair) = Repair::prepare(storage()) else { return false };
+    if repair.write().is_err() {
+        assert_eq!(disk.counters().writes, before, "what cannot be repaired was written");
+        return false;
+    }
+    let findings = Pool::open(storage(), &read_only()).unwrap().check().unwrap().findings;
+    assert!(findings.iter().all(|finding| finding.structure == "lost"), "{findings:#?}");
+    true
 }
 
 /// A pointer: which block, of which kind, and the word with birth and CRC.

@@ -191,7 +191,7 @@ impl Catalog {
         // by id: several names of one image are one image
         let mut matching = BTreeMap::new();
         for image in images {
-            let id = crate::listing::image_document(&self.pool, image)?.id;
+            let id = crate::listing::image_id(&self.pool, image)?;
             if id.strip_prefix("sha256:").is_some_and(|hex| hex.starts_with(prefix)) {
                 matching.entry(id).or_insert(image);
             }

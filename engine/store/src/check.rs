@@ -1,22 +1,14 @@
-//! What `check` tells.
+//! What `check` tells, and `repair` after it.
 
 use std::time::Duration;
 
-use thinstore_pool::{CheckReport, LayerId};
+use thinstore_pool::{CheckReport, Finding, LayerId};
 
 use crate::types::{CheckFinding, CheckSummary};
 
 /// The pool's report in the operations' words.
 pub(crate) fn summary(report: CheckReport, elapsed: Duration) -> CheckSummary {
-    let findings: Vec<CheckFinding> = report
-        .findings
-        .into_iter()
-        .map(|finding| CheckFinding {
-            structure: finding.structure.to_owned(),
-            layer_id: finding.layer.map(LayerId::get),
-            message: finding.message,
-        })
-        .collect();
+    let findings: Vec<CheckFinding> = report.findings.into_iter().map(finding).collect();
     CheckSummary {
         clean: findings.is_empty(),
         layers: report.layers,
@@ -24,5 +16,13 @@ pub(crate) fn summary(report: CheckReport, elapsed: Duration) -> CheckSummary {
         data_blocks: report.data_blocks,
         findings,
         elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+pub(crate) fn finding(finding: Finding) -> CheckFinding {
+    CheckFinding {
+        structure: finding.structure.to_owned(),
+        layer_id: finding.layer.map(LayerId::get),
+        message: finding.message,
     }
 }

@@ -6,7 +6,7 @@ use thinstore_storage::{Error, ErrorKind, Result};
 use crate::catalog::Catalog;
 use crate::document::{HistoryEntry, ImageDocument, ImageLayer, extended_config};
 use crate::kinds::{IMAGE, LAYER, committed_layer_name};
-use crate::listing::{diff_id, image_document, own_bytes};
+use crate::listing::{diff_id, own_bytes, readable_document};
 use crate::names::{ImageName, hex};
 use crate::store::Store;
 use crate::time::{now_unix_ns, rfc3339};
@@ -25,9 +25,10 @@ impl Store {
         let catalog = self.catalog();
         let container = catalog.container(&name)?;
         let base = match catalog.image_of(container) {
-            Some(base) => image_document(self.pool(), base)?.config_value(),
-            None => serde_json::Value::Null,
+            Some(base) => readable_document(self.pool(), base)?,
+            None => None,
         };
+        let base = base.map_or(serde_json::Value::Null, |document| document.config_value());
         let new = NewLayer { namespace: LAYER, transient: true, ..NewLayer::default() };
         let sealed = self.held_still(container, || self.pool().seal_snapshot(container.id, new))?;
         let layer = sealed.value;

@@ -7,13 +7,13 @@ use thinstore_archive::{
     write_tree,
 };
 use thinstore_filesystem::{ChangeKind as TreeChangeKind, TreePath};
-use thinstore_pool::{LayerId, LayerInfo};
+use thinstore_pool::LayerId;
 use thinstore_storage::{Error, ErrorKind, Result};
 
 use crate::catalog::{Catalog, Target};
 use crate::document::{HistoryEntry, plain_config};
 use crate::layout::make_private_directory;
-use crate::listing::image_document;
+use crate::listing::{image_document, readable_document};
 use crate::names::ImageName;
 use crate::store::Store;
 use crate::time::{now_unix_ns, rfc3339};
@@ -104,19 +104,19 @@ impl Store {
         catalog: &Catalog,
         target: Target,
     ) -> Result<(String, Option<String>)> {
-        let of_image = |image: &LayerInfo| Ok(image_document(self.pool(), image)?.config);
         let plain = || plain_config(&rfc3339(now_unix_ns()), &[], &HistoryEntry::default());
         match target {
             Target::Image(id) => {
                 let image = catalog.layer(id)?;
-                Ok((of_image(image)?, Some(image.name.clone())))
+                Ok((image_document(self.pool(), image)?.config, Some(image.name.clone())))
             }
             Target::Container(id) => {
                 let container = catalog.layer(id)?;
-                let config = match catalog.image_of(container) {
-                    Some(image) => of_image(image)?,
-                    None => plain(),
+                let document = match catalog.image_of(container) {
+                    Some(image) => readable_document(self.pool(), image)?,
+                    None => None,
                 };
+                let config = document.map_or_else(plain, |document| document.config);
                 Ok((config, Some(ImageName::from_text(&container.name).to_string())))
             }
             Target::Layer(_) => Ok((plain(), None)),

@@ -5,7 +5,7 @@ use thinstore_pool::LayerInfo;
 use thinstore_storage::Result;
 
 use crate::catalog::{Catalog, Target, uid_text};
-use crate::listing::{diff_id, image_document, own_bytes};
+use crate::listing::{diff_id, image_document, own_bytes, readable_document};
 use crate::store::Store;
 use crate::time::rfc3339;
 use crate::types::InspectRequest;
@@ -27,7 +27,10 @@ impl Store {
         let place = self.attachments().place_of(&container.name)?;
         let mount = place.as_ref().and_then(|place| place.mount.as_ref());
         let image = catalog.image_of(container);
-        let document = image.map(|image| image_document(self.pool(), image)).transpose()?;
+        let document = match image {
+            Some(image) => readable_document(self.pool(), image)?,
+            None => None,
+        };
         let mut graph_driver = graph_driver(container, &container.name);
         if let Some(data) = graph_driver.get_mut("Data").and_then(Value::as_object_mut) {
             if let Some(place) = &place {

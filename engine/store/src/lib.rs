@@ -29,6 +29,7 @@ mod mounts;
 pub mod names;
 mod operations;
 mod removal;
+mod repair;
 pub mod size;
 mod snapshot;
 mod store;
@@ -49,6 +50,7 @@ pub use daemon::{
 pub use document::{HistoryEntry, ImageDocument, ImageLayer};
 pub use layout::Layout;
 pub use operations::{Input, NoProgress, Operations, Progress, ProgressEvent};
+pub use repair::{RepairTarget, repair, survey};
 pub use store::{DEVICE_SIZE_LIMIT_BYTES, InitOptions, OpenMode, POOL_SIZE_LIMIT_BYTES, Store};
 
 pub use thinstore_pool::OnFull;

@@ -36,6 +36,20 @@ pub(crate) fn image_document(pool: &Pool, image: &LayerInfo) -> Result<ImageDocu
     }
 }
 
+/// The document of an image record, unless it was lost to damage: what only tells of it does without.
+pub(crate) fn readable_document(pool: &Pool, image: &LayerInfo) -> Result<Option<ImageDocument>> {
+    match image_document(pool, image) {
+        Ok(document) => Ok(Some(document)),
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The id of an image; empty if it was lost to damage.
+pub(crate) fn image_id(pool: &Pool, image: &LayerInfo) -> Result<String> {
+    Ok(readable_document(pool, image)?.map(|document| document.id).unwrap_or_default())
+}
+
 /// The digest in a layer's tag; none if the tag is empty.
 pub(crate) fn diff_id(layer: &LayerInfo) -> Option<String> {
     (layer.tag != [0; 32]).then(|| format!("sha256:{}", hex(&layer.tag)))
@@ -52,7 +66,7 @@ impl Store {
     }
 
     fn image_summary(&self, catalog: &Catalog, image: &LayerInfo) -> Result<ImageSummary> {
-        let document = image_document(self.pool(), image)?;
+        let id = image_id(self.pool(), image)?;
         let top = catalog.top_layer(image)?;
         let layers = catalog.visible_ancestry(top.id);
         let (repository, tag) = match ImageName::parse(&image.name) {
@@ -63,7 +77,7 @@ impl Store {
             name: image.name.clone(),
             repository,
             tag,
-            id: document.id,
+            id,
             created: rfc3339(image.created_unix_ns),
             created_unix_ns: image.created_unix_ns,
             layers: count(layers.len()),

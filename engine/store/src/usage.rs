@@ -6,7 +6,7 @@ use thinstore_pool::{LayerId, LayerInfo};
 use thinstore_storage::Result;
 
 use crate::catalog::{Catalog, uid_text};
-use crate::listing::{count, image_document, own_bytes};
+use crate::listing::{count, image_id, own_bytes};
 use crate::removal::unneeded_layers;
 use crate::store::Store;
 use crate::time::rfc3339;
@@ -66,7 +66,7 @@ impl Store {
             let unique_bytes = self.image_unique_bytes(catalog, image)?.min(size_bytes);
             usages.push(ImageUsage {
                 name: image.name.clone(),
-                id: image_document(self.pool(), image)?.id,
+                id: image_id(self.pool(), image)?,
                 created: rfc3339(image.created_unix_ns),
                 created_unix_ns: image.created_unix_ns,
                 size_bytes,

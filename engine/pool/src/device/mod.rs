@@ -94,16 +94,14 @@ impl Device {
             // A new attempt goes on where the last one stopped.
             let from = found.as_ref().map_or(start, |range| range.end);
             let map = self.handle.layer.map.read();
-            let size_blocks = map.size_blocks;
-            walk::mapped_blocks(&self.core().pages, &map.tree, from, &mut |logical, _| {
-                let block = logical.get();
-                // Only a damaged map has anything past the device's end.
-                if block >= size_blocks {
-                    return false;
-                }
+            walk::mapped_blocks(&self.core().pages, &map.tree, from, &mut |logical, count, _| {
+                let start = logical.get();
+                // What is lost can reach past the end.
+                let end = (start + count).min(map.size_blocks);
                 match &mut found {
-                    None => found = Some(block..block + 1),
-                    Some(range) if range.end == block => range.end += 1,
+                    _ if start >= end => return false,
+                    None => found = Some(start..end),
+                    Some(range) if range.end == start => range.end = end,
                     Some(_) => return false,
                 }
                 true

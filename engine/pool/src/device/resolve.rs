@@ -42,6 +42,9 @@ fn data_block(pointer: BlockPtr) -> Attempt<Option<PoolBlock>> {
     match pointer.kind() {
         _ if pointer.is_null() => Ok(None),
         Some(PointerKind::Data) => Ok(Some(pointer.block())),
+        Some(PointerKind::Lost) => {
+            Err(Need::Corrupt { what: "a block of this device was lost in a repair".to_owned() })
+        }
         _ => Err(Need::Corrupt {
             what: format!("a map entry to {} that is no data", pointer.block()),
         }),
@@ -122,6 +125,8 @@ impl Core {
         let mut own: Option<PoolBlock> = None;
         let mut length = 0;
         self.each_pointer(map, from, count, |logical, pointer| {
+            // What is written whole takes the place of what was lost.
+            let pointer = if pointer.is_lost() { BlockPtr::NULL } else { pointer };
             let block = data_block(pointer)?.filter(|block| {
                 ownership.owns(pointer.birth(), logical + 1)
                     && (planted(Fault::UnsettledOverwritten)

@@ -21,14 +21,17 @@ pub(crate) enum PointerKind {
     Records,
     /// The allocation bitmap of a group. Here `birth` holds the group's count of free blocks.
     Bitmap,
+    /// What was here was damaged, and given up by a repair: reading it is an error. All else is 0.
+    Lost,
 }
 
 impl PointerKind {
-    const ALL: [(u16, PointerKind); 4] = [
+    const ALL: [(u16, PointerKind); 5] = [
         (1, PointerKind::Data),
         (2, PointerKind::Page),
         (3, PointerKind::Records),
         (4, PointerKind::Bitmap),
+        (5, PointerKind::Lost),
     ];
 
     fn code(self) -> u16 {
@@ -37,6 +40,7 @@ impl PointerKind {
             PointerKind::Page => 2,
             PointerKind::Records => 3,
             PointerKind::Bitmap => 4,
+            PointerKind::Lost => 5,
         }
     }
 
@@ -55,6 +59,10 @@ pub(crate) struct BlockPtr {
 impl BlockPtr {
     /// Nothing is there: a hole, an empty subtree, an empty table.
     pub(crate) const NULL: BlockPtr = BlockPtr { address: 0, check: 0 };
+
+    /// In place of a block, or of a whole subtree, that a repair gave up. Born before everything, it is
+    /// nobody's own: walks that free pass over it.
+    pub(crate) const LOST: BlockPtr = BlockPtr { address: 5 << 48, check: 0 };
 
     pub(crate) fn new(kind: PointerKind, block: PoolBlock, birth: Epoch, crc: u32) -> BlockPtr {
         debug_assert!(block.get() < PoolBlock::LIMIT);
@@ -78,6 +86,10 @@ impl BlockPtr {
 
     pub(crate) const fn block(self) -> PoolBlock {
         PoolBlock::new(self.address & (PoolBlock::LIMIT - 1))
+    }
+
+    pub(crate) fn is_lost(self) -> bool {
+        self.kind() == Some(PointerKind::Lost)
     }
 
     /// `None` for a code that this version does not know.
@@ -134,7 +146,8 @@ mod tests {
         assert_eq!(pointer.birth().get(), 0xdead_beef);
         assert_eq!(pointer.crc(), 0x0bad_cafe);
         assert_eq!(pointer.with_crc(7).crc(), 7);
-        assert!(!pointer.is_null());
+        assert!(!pointer.is_null() && !pointer.is_lost());
+        assert!(BlockPtr::LOST.is_lost() && !BlockPtr::LOST.is_null());
         assert_eq!(BlockPtr::from_words(0x0009_0000_0000_0001, 0).kind(), None);
     }
 }

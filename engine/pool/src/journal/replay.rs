@@ -16,7 +16,7 @@ use thinstore_storage::{Error, Result, Storage};
 
 use super::ring::Ring;
 use super::writer::largest_batch_blocks;
-use crate::convert::to_u64;
+use crate::convert::{to_u64, to_usize};
 use crate::core::Core;
 use crate::format::batch::{self, BatchHeader};
 use crate::format::geometry::Geometry;
@@ -50,6 +50,17 @@ pub(crate) fn read_journal(
     pool_tag: u64,
     start: JournalPosition,
 ) -> Result<Journal> {
+    let (journal, damage) = read_until_damage(storage, ring, pool_tag, start)?;
+    damage.map(|()| journal)
+}
+
+/// The same, and where the journal is damaged what comes before that, with the damage beside it.
+pub(crate) fn read_until_damage(
+    storage: &dyn Storage,
+    ring: Ring,
+    pool_tag: u64,
+    start: JournalPosition,
+) -> Result<(Journal, Result<()>)> {
     let failed =
         |source| Error::io(format!("cannot read the journal of {}", storage.name()), source);
     let mut batches = Vec::new();
@@ -63,7 +74,7 @@ pub(crate) fn read_journal(
             None => break,
         }
     }
-    refuse_damage(storage, ring, pool_tag, position).map_err(failed)??;
+    let damage = refuse_damage(storage, ring, pool_tag, position).map_err(failed)?;
     let settled = batches.iter().map(|batch| batch.header.settled).max().unwrap_or(0);
     let mut kept = batches.len();
     for (index, batch) in batches.iter().enumerate() {
@@ -76,10 +87,29 @@ pub(crate) fn read_journal(
         }
     }
     batches.truncate(kept);
-    Ok(Journal {
+    let journal = Journal {
         position: batches.last().map_or(start, |batch| batch.end),
         records: batches.into_iter().flat_map(|batch| batch.records).collect(),
-    })
+    };
+    Ok((journal, damage))
+}
+
+/// The highest number of any batch whose header stands in the ring, whole or not.
+pub(crate) fn highest_sequence(
+    storage: &dyn Storage,
+    ring: Ring,
+    pool_tag: u64,
+) -> std::io::Result<u64> {
+    const READ_BLOCKS: u64 = 256;
+    let mut highest = 0;
+    for position in (0..ring.blocks).step_by(to_usize(READ_BLOCKS)) {
+        let bytes = ring.read(storage, position, READ_BLOCKS.min(ring.blocks - position))?;
+        let headers = bytes
+            .chunks_exact(BLOCK_LENGTH)
+            .filter_map(|block| batch::decode_header(pool_tag, block));
+        highest = headers.map(|header| header.sequence).max().unwrap_or(0).max(highest);
+    }
+    Ok(highest)
 }
 
 fn read_batch(
@@ -163,44 +193,77 @@ fn data_is_there(storage: &dyn Storage, records: &[Record]) -> std::io::Result<b
     Ok(true)
 }
 
+/// Records whose blocks nobody else gets.
+pub(crate) struct Kept<'a> {
+    records: Vec<&'a Record>,
+    busy: Vec<Extent>,
+}
+
 impl Core {
     /// Applies records to a pool that was just opened. Nobody else uses it yet. Gives the blocks that the
     /// records named and freed: they are to be released when no superblock needs these records any more.
     /// Before that, a page that was written to one of them would look as if the data of an acknowledged
     /// batch had never arrived.
     pub(crate) fn replay(&self, records: &[Record]) -> Result<Vec<Extent>> {
-        let mut busy = Vec::new();
+        let mut failed = |_: &Record, error| Err(error);
+        let kept = self.keep_named(records, &mut failed)?;
+        self.replay_kept(kept, &mut failed)
+    }
+
+    /// Keeps all blocks that records name from other use, which comes before any block is taken. `failed`
+    /// decides whether a record that cannot be ends it, or is left out.
+    pub(crate) fn keep_named<'a>(
+        &self,
+        records: &'a [Record],
+        failed: &mut impl FnMut(&Record, Error) -> Result<()>,
+    ) -> Result<Kept<'a>> {
         for record in records {
             if let Record::Grow { pool_blocks } = record {
-                self.grow_space(*pool_blocks)?;
+                self.grow_space(*pool_blocks).or_else(|error| failed(record, error))?;
             }
         }
+        let mut kept = Kept { records: Vec::with_capacity(records.len()), busy: Vec::new() };
         for record in records {
-            if let Record::Map { block, crcs, .. } = record {
-                let extent = extent_of(*block, crcs.len());
-                if !self.pages.space.can_be_data(*block, u64::from(extent.count)) {
-                    return Err(
-                        self.corrupt(format!("the journal maps to {block}, where no data can be"))
-                    );
-                }
-                if !planted(Fault::NamedNotMarkedFirst) {
-                    self.attempt(|| self.pages.space.mark_named(extent))?;
-                }
-                busy.push(extent);
+            match self.keep_blocks_of(record, &mut kept.busy) {
+                Ok(()) => kept.records.push(record),
+                Err(error) => failed(record, error)?,
             }
         }
-        for record in records {
-            self.replay_record(record, &mut busy)?;
+        Ok(kept)
+    }
+
+    /// Applies records; gives the blocks that they named and freed.
+    pub(crate) fn replay_kept(
+        &self,
+        kept: Kept<'_>,
+        failed: &mut impl FnMut(&Record, Error) -> Result<()>,
+    ) -> Result<Vec<Extent>> {
+        let mut busy = kept.busy;
+        for record in &kept.records {
+            self.replay_record(record, &mut busy).or_else(|error| failed(record, error))?;
         }
-        self.catch_up_with_births(records);
+        self.catch_up_with_births(&kept.records);
         self.unreleased_blocks.store(0, Ordering::Relaxed);
         Ok(busy)
+    }
+
+    fn keep_blocks_of(&self, record: &Record, busy: &mut Vec<Extent>) -> Result<()> {
+        let Record::Map { block, crcs, .. } = record else { return Ok(()) };
+        let extent = extent_of(*block, crcs.len());
+        if !self.pages.space.can_be_data(*block, u64::from(extent.count)) {
+            return Err(self.corrupt(format!("the journal maps to {block}, where no data can be")));
+        }
+        if !planted(Fault::NamedNotMarkedFirst) {
+            self.attempt(|| self.pages.space.mark_named(extent))?;
+        }
+        busy.push(extent);
+        Ok(())
     }
 
     /// A seal moves the clock on before its record is in a batch. What another thread wrote in between was
     /// born after a seal that the loss of power may have taken back: the clock must not come to that epoch
     /// again, or a later seal would leave such blocks to whoever stands on it.
-    fn catch_up_with_births(&self, records: &[Record]) {
+    fn catch_up_with_births(&self, records: &[&Record]) {
         let births = records.iter().filter_map(|record| match record {
             Record::Map { birth, .. } => Some(birth.get()),
             _ => None,

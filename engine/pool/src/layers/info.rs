@@ -194,12 +194,14 @@ impl Core {
         }
         let mut ranges = Vec::new();
         let mut start = 0;
+        let mut end = 0;
         loop {
             let next = self.attempt(|| {
                 let table = self.table.read();
                 // Pages of a writable layer come and go: its map stays locked while they are walked.
                 let from = table.get(from).map_err(gone)?.layer.map.read();
                 let to = table.get(to).map_err(gone)?.layer.map.read();
+                end = from.size_blocks.max(to.size_blocks);
                 walk::differences(&self.pages, &from.tree, &to.tree, start, 65_536, &mut ranges)
             })?;
             match next {
@@ -210,8 +212,11 @@ impl Core {
         }
         Ok(ranges
             .into_iter()
+            // What a repair gave up can reach past the end.
+            .filter(|range| range.start < end)
             .map(|range| Difference {
-                range_bytes: range.start * BLOCK_BYTES..(range.start + range.count) * BLOCK_BYTES,
+                range_bytes: range.start * BLOCK_BYTES
+                    ..(range.start + range.count).min(end) * BLOCK_BYTES,
                 mapped: range.mapped,
             })
             .collect())
@@ -255,9 +260,12 @@ impl Core {
             let stopped = self.attempt(|| {
                 let table = self.table.read();
                 let map = table.get(id).map_err(gone)?.layer.map.read();
-                walk::mapped_blocks(&self.pages, &map.tree, from, &mut |logical, _| {
+                walk::mapped_blocks(&self.pages, &map.tree, from, &mut |logical, count, pointer| {
+                    from = logical.get() + count;
+                    if pointer.is_lost() {
+                        return true;
+                    }
                     blocks += 1;
-                    from = logical.get() + 1;
                     // Lets the table go now and then.
                     blocks % 65_536 != 0
                 })

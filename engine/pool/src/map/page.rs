@@ -53,6 +53,16 @@ impl Page {
         Self::with_words(block, interval, level, (0..WORDS).map(|_| AtomicU64::new(0)).collect())
     }
 
+    /// What stands for a page that a repair gave up: nothing below it is there, and all of it is missed.
+    pub(crate) fn lost() -> Page {
+        let page = Self::empty(PoolBlock::default(), 0, 0);
+        for index in 0..POINTERS_PER_PAGE {
+            page.set_pointer(index, BlockPtr::LOST);
+        }
+        page.set_state(PageState::Clean);
+        page
+    }
+
     /// The same contents at another place, to be changed in this interval. A page that was read from
     /// the disk does not know its level: the path to it does.
     pub(crate) fn copy_to_level(&self, block: PoolBlock, interval: u64, level: u8) -> Page {

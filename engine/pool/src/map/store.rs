@@ -24,6 +24,8 @@ pub(crate) struct PageStore {
     held: Mutex<Vec<PoolBlock>>,
     /// Pages that went out of use and whose blocks are not free yet.
     held_count: AtomicUsize,
+    /// The page behind every lost pointer.
+    lost: Arc<Page>,
 }
 
 impl PageStore {
@@ -36,6 +38,7 @@ impl PageStore {
             dirty_count: AtomicUsize::new(0),
             held: Mutex::default(),
             held_count: AtomicUsize::new(0),
+            lost: Arc::new(Page::lost()),
         }
     }
 
@@ -49,11 +52,14 @@ impl PageStore {
 
     /// The page that a pointer leads to.
     pub(crate) fn get(&self, pointer: BlockPtr) -> Attempt<Arc<Page>> {
-        if let Some(page) = self.cache.get(pointer) {
+        if !pointer.is_lost()
+            && let Some(page) = self.cache.get(pointer)
+        {
             return Ok(page);
         }
         match pointer.kind() {
             Some(PointerKind::Page | PointerKind::Records) => Err(Need::Page(pointer)),
+            Some(PointerKind::Lost) => Ok(Arc::clone(&self.lost)),
             _ => Err(Need::Corrupt {
                 what: format!("a pointer of the wrong kind, to {}", pointer.block()),
             }),

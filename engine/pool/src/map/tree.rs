@@ -193,6 +193,41 @@ impl Tree {
         }
     }
 
+    /// The pointer of `level` that covers `logical`; null at a level that the tree does not reach.
+    pub(crate) fn pointer_at(
+        &self,
+        pages: &PageStore,
+        logical: LogicalBlock,
+        level: u8,
+    ) -> Attempt<BlockPtr> {
+        if level >= self.height {
+            return Ok(if level == self.height { self.root } else { BlockPtr::NULL });
+        }
+        let path = self.path(pages, logical, level + 1)?;
+        let page = path.lowest();
+        Ok(page.map_or(BlockPtr::NULL, |page| page.pointer(index_at(level + 1, logical.get()))))
+    }
+
+    /// Repair: puts a pointer of `level` in the place of another, which is neither freed nor counted.
+    pub(crate) fn replace(
+        &mut self,
+        change: &Change<'_>,
+        logical: LogicalBlock,
+        level: u8,
+        pointer: BlockPtr,
+    ) -> Attempt<()> {
+        if level >= self.height {
+            self.root = pointer;
+            return Ok(());
+        }
+        let path = self.path(change.pages, logical, level + 1)?;
+        let open = self.open_path(change, logical, &path, &mut OwnDelta::default())?;
+        if let Some(page) = open.last() {
+            page.set_pointer(index_at(level + 1, logical.get()), pointer);
+        }
+        Ok(())
+    }
+
     /// Points contiguous logical blocks of one leaf at contiguous pool blocks, which are reserved. What
     /// they pointed at before is freed if it was the layer's own; `freed` tells it.
     pub(crate) fn map(

@@ -223,8 +223,10 @@ impl DifferenceWalk<'_> {
             self.stopped_at = Some(start);
             return Ok(());
         }
-        if level == 0 {
-            self.push(DifferentRange { start, count: 1, mapped: !to.0.is_null() });
+        let is_lost = to.0.is_lost() || (from.0.is_lost() && to.0.is_null());
+        if level == 0 || is_lost {
+            let count = span(level);
+            self.push(DifferentRange { start, count, mapped: !to.0.is_null() });
             return Ok(());
         }
         self.budget.take()?;
@@ -265,12 +267,13 @@ impl DifferenceWalk<'_> {
 }
 
 /// Calls `visit` for every mapped block from `from` on, with its pointer, until it says stop; gives where
-/// it stopped.
+/// it stopped. A subtree that is lost comes once, with the count of blocks that it covers, which can reach
+/// past the end of the device.
 pub(crate) fn mapped_blocks(
     pages: &PageStore,
     tree: &Tree,
     from: u64,
-    visit: &mut dyn FnMut(LogicalBlock, BlockPtr) -> bool,
+    visit: &mut dyn FnMut(LogicalBlock, u64, BlockPtr) -> bool,
 ) -> Attempt<Option<u64>> {
     fn descend(
         pages: &PageStore,
@@ -279,13 +282,15 @@ pub(crate) fn mapped_blocks(
         start: u64,
         from: u64,
         budget: &mut PageBudget,
-        visit: &mut dyn FnMut(LogicalBlock, BlockPtr) -> bool,
+        visit: &mut dyn FnMut(LogicalBlock, u64, BlockPtr) -> bool,
     ) -> Attempt<Option<u64>> {
         if pointer.is_null() || start + span(level) <= from {
             return Ok(None);
         }
-        if level == 0 {
-            return Ok((!visit(LogicalBlock::new(start), pointer)).then_some(start + 1));
+        if level == 0 || pointer.is_lost() {
+            let (end, start) = (start + span(level), start.max(from));
+            let goes_on = visit(LogicalBlock::new(start), end - start, pointer);
+            return Ok((!goes_on).then_some(end));
         }
         budget.take()?;
         let page = pages.get(pointer)?;

@@ -2,26 +2,8 @@
 
 use crate::core::Core;
 use crate::format::pointer::BlockPtr;
-use crate::map::page::index_at;
-use crate::map::store::PageStore;
-use crate::map::tree::Tree;
-use crate::need::{Attempt, Need};
-use crate::types::LayerId;
-
-/// The pointer of a tree at `level` to what begins at block `start`.
-fn pointer_at(pages: &PageStore, tree: &Tree, level: u8, start: u64) -> Attempt<BlockPtr> {
-    if level > tree.height {
-        return Ok(BlockPtr::NULL);
-    }
-    let mut pointer = tree.root;
-    for above in (level + 1..=tree.height).rev() {
-        if pointer.is_null() {
-            break;
-        }
-        pointer = pages.get(pointer)?.pointer(index_at(above, start));
-    }
-    Ok(pointer)
-}
+use crate::need::Need;
+use crate::types::{LayerId, LogicalBlock};
 
 impl Core {
     /// The layers that see what `owner` has behind `pointer`, by their ids. Removed ones have no name to be
@@ -60,7 +42,7 @@ impl Core {
         let found = self.attempt(|| {
             let table = self.table.read();
             let map = table.get(id).map_err(Need::Missing)?.layer.map.read();
-            pointer_at(&self.pages, &map.tree, level, start)
+            map.tree.pointer_at(&self.pages, LogicalBlock::new(start), level)
         });
         // Whose map cannot be read sees nothing there, which is worse.
         found.map_or(true, |found| found.same_target(pointer))

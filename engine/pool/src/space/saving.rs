@@ -18,6 +18,45 @@ pub(crate) struct BitmapImage {
 }
 
 impl Space {
+    /// Repair: an allocator whose bitmaps say what `is_used` does, and want saving. `saved` is where each
+    /// was saved last, as far as that is known, so that it goes to its other home.
+    pub(crate) fn rebuilt(
+        geometry: Geometry,
+        saved: &[BlockPtr],
+        is_used: impl Fn(PoolBlock) -> bool,
+    ) -> Result<Space, String> {
+        let space = Space::new(geometry, |_| BlockPtr::NULL)?;
+        for index in 0..geometry.group_count() {
+            let group = GroupIndex::new(index);
+            let mut blocks = geometry.fixed_in(group)..geometry.blocks_in(group);
+            let is_used = |block: &u64| is_used(group.first_block().plus(*block));
+            if index > 0 && !blocks.clone().any(|block| is_used(&block)) {
+                continue;
+            }
+            space.load(group, None)?;
+            let mut inner = space.inner.lock();
+            let mut taken = 0;
+            let changed = space.with_group(&mut inner, group, |bits, info| {
+                for block in blocks.by_ref().filter(is_used) {
+                    bits.set_used(block, true);
+                    taken += 1;
+                }
+                info.available -= taken;
+                info.free -= taken;
+                info.longest_run = u32::MAX;
+                info.dirty = true;
+                if let Some(pointer) = saved.get(to_usize(index)) {
+                    info.saved = *pointer;
+                }
+                info.head_reserved = true;
+            });
+            changed.map_err(|_| format!("group {index} is past the end of the pool"))?;
+            inner.available -= u64::from(taken);
+            inner.used += u64::from(taken);
+        }
+        Ok(space)
+    }
+
     /// Groups whose bits differ from what was saved.
     pub(crate) fn dirty_groups(&self) -> Vec<GroupIndex> {
         let inner = self.inner.lock();

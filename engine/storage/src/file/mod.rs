@@ -1,5 +1,6 @@
 //! A storage that is a regular file or a block device.
 
+mod copy;
 mod holder;
 mod open;
 #[cfg(test)]

@@ -188,6 +188,44 @@ pub struct CheckSummary {
     pub elapsed_ms: u64,
 }
 
+/// Something that a repair could not give back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairLoss {
+    /// The layer in the pool, where the loss is about one.
+    pub layer_id: Option<u32>,
+    /// `container`, `image`, `layer` or `template`, where it has a name.
+    pub kind: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// What is lost.
+    pub message: String,
+}
+
+/// What a repair found, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairSummary {
+    /// Was there anything to repair?
+    pub damaged: bool,
+    /// The file that was written: the pool, or the copy. None without `--yes`, and if nothing was to be done.
+    pub written: Option<String>,
+    /// What was wrong.
+    pub findings: Vec<CheckFinding>,
+    /// What cannot be given back.
+    pub losses: Vec<RepairLoss>,
+    /// What would still be wrong afterwards. Not empty: the pool cannot be repaired.
+    pub remaining: Vec<CheckFinding>,
+    /// The state was taken from the older of the two superblocks.
+    pub from_older_superblock: bool,
+    /// Changes in the journal that were applied.
+    pub replayed_changes: u64,
+    /// Layers without a name that were made for others to stand on.
+    pub made_parents: u64,
+    /// Blocks of 4096 bytes that the repair writes.
+    pub written_blocks: u64,
+    /// How long it took.
+    pub elapsed_ms: u64,
+}
+
 /// Who answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionInfo {

@@ -19,7 +19,7 @@ pub use files::{
 };
 pub use listing::{
     CheckFinding, CheckSummary, ContainerState, ContainerSummary, ImageSummary, InspectKind,
-    InspectRequest, LayerSummary, TreeEntry, TreeKind, VersionInfo,
+    InspectRequest, LayerSummary, RepairLoss, RepairSummary, TreeEntry, TreeKind, VersionInfo,
 };
 pub use mounting::{
     AttachOutcome, AttachRequest, DetachOutcome, MountInfo, MountKind, MountOutcome, MountRequest,

@@ -55,3 +55,22 @@ fn of_many_who_grow_at_once_the_largest_size_stays() {
     assert_eq!(storage.size_bytes(), 19 * 4096);
     assert_eq!(fs::metadata(storage.path()).unwrap().size(), 19 * 4096);
 }
+
+#[test]
+fn a_copy_holds_the_same_and_has_the_same_holes() {
+    for options in [FileOptions::new(), buffered()] {
+        let (folder, storage) = new_file(64 * MIB, options);
+        storage.write_at(3 * MIB + 100, &[7; 5000]).unwrap();
+        storage.write_at(64 * MIB - 4096, &[8; 4096]).unwrap();
+        storage.sync().unwrap();
+        let path = folder.path().join("copy");
+        let copy = storage.copy_to(&path).unwrap();
+        assert_eq!(copy.size_bytes(), 64 * MIB);
+        for offset in [0, 3 * MIB, 63 * MIB] {
+            assert_eq!(read(&copy, offset, 1 << 20), read(&storage, offset, 1 << 20));
+        }
+        assert!(copy.allocated_bytes().unwrap() <= 4 * MIB, "{:?}", copy.allocated_bytes());
+        let again = storage.copy_to(&path).unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::Exists);
+    }
+}
