@@ -9,6 +9,7 @@ use crate::commands::{
     repair, serve, snapshot, usage,
 };
 use crate::output::Format;
+use crate::template::Template;
 
 /// Block-level snapshot storage for containers.
 ///
@@ -29,12 +30,54 @@ pub struct Global {
     /// The store [default: /var/lib/thinstore for root, else $XDG_DATA_HOME/thinstore]
     #[arg(long, global = true, value_name = "DIR", env = "THINSTORE_ROOT")]
     pub root: Option<PathBuf>,
-    /// How to print
-    #[arg(long, global = true, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
-    pub format: Format,
+    /// How to print: human (tables and sentences) or json (with stable fields); inspect takes a Go template
+    /// too, such as '{{ json .Mounts }}'
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_parser = FormatArgument::parse,
+        default_value = "human",
+        hide_default_value = true,
+        value_name = "human|json|TEMPLATE"
+    )]
+    pub format: FormatArgument,
     /// Print less: of lists only the names, of changes nothing
     #[arg(short, long, global = true)]
     pub quiet: bool,
+}
+
+/// What `--format` says.
+#[derive(Clone, Debug)]
+pub enum FormatArgument {
+    Plain(Format),
+    Template(Template),
+}
+
+impl FormatArgument {
+    fn parse(text: &str) -> Result<FormatArgument, String> {
+        match text {
+            "human" => Ok(FormatArgument::Plain(Format::Human)),
+            "json" => Ok(FormatArgument::Plain(Format::Json)),
+            text if text.contains("{{") => Template::parse(text).map(FormatArgument::Template),
+            _ => Err("there are human, json, and templates such as '{{ .Id }}'".to_owned()),
+        }
+    }
+
+    /// How everything but what a template prints is printed.
+    pub fn plain(&self) -> Format {
+        match self {
+            FormatArgument::Plain(format) => *format,
+            FormatArgument::Template(_) => Format::Human,
+        }
+    }
+
+    pub fn template(&self) -> Option<&Template> {
+        match self {
+            FormatArgument::Plain(_) => None,
+            FormatArgument::Template(template) => Some(template),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,9 +154,9 @@ mod tests {
         let arguments = Arguments::try_parse_from(["thinstore", "ls", "--root", "/x", "-q"]);
         let global = arguments.expect("good").global;
         assert_eq!(global.root.as_deref(), Some(std::path::Path::new("/x")));
-        assert!(global.quiet && global.format == Format::Human);
+        assert!(global.quiet && global.format.plain() == Format::Human);
         let arguments = Arguments::try_parse_from(["thinstore", "--format", "json", "df", "-v"]);
-        assert!(arguments.expect("good").global.format == Format::Json);
+        assert!(arguments.expect("good").global.format.plain() == Format::Json);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use thinstore_store::{Access, Connection, DaemonCommand, Operations, connect};
 use crate::arguments::Global;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
+use crate::template::Template;
 
 /// The store of root's containers.
 const SYSTEM_ROOT: &str = "/var/lib/thinstore";
@@ -17,6 +18,8 @@ const SYSTEM_ROOT: &str = "/var/lib/thinstore";
 pub struct Context {
     pub root: PathBuf,
     pub output: Output,
+    /// What `inspect` is to print.
+    pub template: Option<Template>,
 }
 
 impl Context {
@@ -25,7 +28,8 @@ impl Context {
             Some(root) if !root.as_os_str().is_empty() => root.clone(),
             _ => default_root(),
         };
-        Context { root, output: Output::new(global.format, global.quiet) }
+        let output = Output::new(global.format.plain(), global.quiet);
+        Context { root, output, template: global.format.template().cloned() }
     }
 
     /// Does something with the store, and closes it.

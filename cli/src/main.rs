@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod style;
 mod table;
+mod template;
 mod text;
 
 use std::process::ExitCode;

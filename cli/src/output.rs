@@ -2,18 +2,17 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::style::Style;
 
 /// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Tables and sentences
+    /// Tables and sentences.
     Human,
-    /// JSON with stable fields
+    /// JSON with stable fields.
     Json,
 }
 

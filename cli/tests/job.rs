@@ -256,6 +256,23 @@ fn inspect_has_dockers_shape() {
 }
 
 #[test]
+fn inspect_prints_what_a_template_says() {
+    let place = Place::with_image();
+    place.run(["snapshot", "base", "c"]).good();
+    let text = |run: common::Run| String::from_utf8(run.good().stdout).expect("text");
+    let printed = |template: &str| text(place.run(["inspect", "--format", template, "c"]));
+    assert_eq!(printed("{{ .GraphDriver.Data.DeviceName }}"), "c\n");
+    assert_eq!(printed("{{ json .Mounts }}"), "[]\n");
+    assert_eq!(printed("{{range .Mounts}}{{.Type}}{{else}}none{{end}}"), "none\n");
+    let both = text(place.run(["inspect", "-f", "{{.GraphDriver.Name}}", "c", "base"]));
+    assert_eq!(both, "thin\nthin\n");
+    place.run(["inspect", "-f", "{{.GraphDriver.Data.MergedDir}}", "c"]).fails(2, "'MergedDir'");
+    let unknown = place.run(["inspect", "-f", "{{printf .Id}}", "c"]);
+    assert!(unknown.code == 2 && unknown.stderr.contains("'printf'"), "{unknown:?}");
+    place.run(["ls", "-f", "{{.Name}}"]).fails(2, "only 'thinstore inspect'");
+}
+
+#[test]
 fn mounting_without_root_says_what_to_do_instead() {
     if nix::unistd::geteuid().is_root() {
         // as another user, in a folder that this one can reach

@@ -35,7 +35,7 @@ impl From<Kind> for InspectKind {
 }
 
 impl Inspect {
-    /// JSON whatever the format, in a list, as docker does.
+    /// JSON whatever the format, in a list, as docker does; or what a template says, a line for each.
     pub fn run(self, context: &Context) -> Result<(), Failure> {
         let kind = self.kind.map(InspectKind::from);
         let found = context.with_store(Access::Read, |store| {
@@ -45,6 +45,12 @@ impl Inspect {
             }
             Ok(found)
         })?;
-        context.output.json(&found)
+        let Some(template) = &context.template else { return context.output.json(&found) };
+        let mut text = String::new();
+        for value in &found {
+            text.push_str(&template.render(value).map_err(Failure::usage)?);
+            text.push('\n');
+        }
+        context.output.text(&text)
     }
 }

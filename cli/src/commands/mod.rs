@@ -29,6 +29,9 @@ use crate::failure::Failure;
 
 /// Runs a command.
 pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
+    if context.template.is_some() && !matches!(command, Command::Inspect(_)) {
+        return Err(Failure::usage("only 'thinstore inspect' takes a template as its --format"));
+    }
     match command {
         Command::Init(command) => command.run(context),
         Command::Import(command) => command.run(context),
