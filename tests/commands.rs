@@ -37,6 +37,7 @@ const COMMANDS: &[&str] = &[
     "inspect",
     "df",
     "check",
+    "scrub",
     "grow",
     "serve",
     "demo",
@@ -320,13 +321,14 @@ fn an_empty_store_lists_nothing_and_is_clean() {
     store.ok(&["tree"]);
     store.ok(&["df"]);
     assert_eq!(store.json(&["check"])["clean"], true);
+    assert_eq!(store.json(&["scrub"])["clean"], true);
     store.finish();
 }
 
 #[test]
-fn listings_inspections_and_check_write_nothing() {
+fn listings_inspections_check_and_scrub_write_nothing() {
     let store = small_store();
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 12] = [
         &["images"],
         &["ls"],
         &["layers"],
@@ -334,6 +336,7 @@ fn listings_inspections_and_check_write_nothing() {
         &["df"],
         &["df", "-v"],
         &["check"],
+        &["scrub"],
         &["inspect", "box"],
         &["diff", "box"],
         &["cat", "box", "/etc/file"],

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     check, commit, copy, demo, diff, export, grow, import, init, inspect, manual, mount, remove,
-    repair, serve, snapshot, usage,
+    repair, scrub, serve, snapshot, usage,
 };
 use crate::output::Format;
 use crate::template::Template;
@@ -126,6 +126,8 @@ pub enum Command {
     Grow(grow::Grow),
     /// Look at every structure of the pool; changes nothing
     Check(check::Check),
+    /// Read everything that has a checksum from the disk, and say what is damaged; changes nothing
+    Scrub(scrub::Scrub),
     /// Give back all that is still reachable in a damaged pool
     Repair(repair::Repair),
     /// Run the daemon

@@ -1,4 +1,4 @@
-//! The bar of an import.
+//! The bar of an operation that takes a while.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use thinstore_store::{Progress, ProgressEvent};
 
 use crate::interrupt::Interrupt;
-use crate::text::short_id;
+use crate::text::{counted, short_id};
 
 /// How long a read of the input waits before it looks whether it shall end.
 const INPUT_WAIT_MS: u8 = 200;
@@ -17,18 +17,18 @@ const WITH_TOTAL: &str =
     "{msg:<34} {bar:30} {bytes:>10} / {total_bytes:<10} {binary_bytes_per_sec:>12} {eta:>5}";
 const WITHOUT_TOTAL: &str = "{msg:<34} {spinner} {bytes:>10} {binary_bytes_per_sec:>12}";
 
-/// Shows how far an import is, and ends it on a signal.
-pub struct ImportProgress {
+/// Shows how far an operation is, and ends it on a signal.
+pub struct OperationProgress {
     bar: ProgressBar,
     interrupt: Interrupt,
 }
 
-impl ImportProgress {
+impl OperationProgress {
     /// `visible`: draw a bar on stderr.
-    pub fn new(visible: bool, interrupt: Interrupt) -> ImportProgress {
+    pub fn new(visible: bool, interrupt: Interrupt) -> OperationProgress {
         let bar = if visible { ProgressBar::no_length() } else { ProgressBar::hidden() };
         set_style(&bar, WITHOUT_TOTAL);
-        ImportProgress { bar, interrupt }
+        OperationProgress { bar, interrupt }
     }
 
     /// Takes the bar away.
@@ -43,11 +43,11 @@ fn set_style(bar: &ProgressBar, template: &str) {
     }
 }
 
-impl Progress for ImportProgress {
+impl Progress for OperationProgress {
     fn report(&self, event: &ProgressEvent) {
         match event {
             ProgressEvent::Start { name, layers, total_bytes } => {
-                self.bar.set_message(format!("{name}: {layers} layers"));
+                self.bar.set_message(format!("{name}: {}", counted(*layers, "layer")));
                 if let Some(total) = total_bytes {
                     self.bar.set_length(*total);
                     set_style(&self.bar, WITH_TOTAL);

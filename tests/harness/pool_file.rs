@@ -1,4 +1,4 @@
-//! The pool's file as bytes: has a command written to it?
+//! The pool's file as bytes: has a command written to it? Where does something lie in it, to be damaged?
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -14,10 +14,44 @@ const CHUNK_BYTES: usize = 4096;
 /// A hash of a file's length and of its blocks that are not all zero, with where they lie. Holes are
 /// passed over, so that a sparse pool of many gigabytes takes no time.
 pub fn content_hash(path: &Path) -> String {
-    let file = File::open(path).expect("open the file to hash");
-    let size_bytes = file.metadata().expect("the file's size").len();
     let mut hash = Sha256::new();
+    let size_bytes = path.metadata().expect("the file's size").len();
     hash.update(size_bytes.to_le_bytes());
+    for_each_chunk(path, |offset_bytes, chunk| {
+        if chunk.iter().any(|byte| *byte != 0) {
+            hash.update(offset_bytes.to_le_bytes());
+            hash.update(chunk);
+        }
+    });
+    crate::tree::hexadecimal(&hash.finalize())
+}
+
+/// The block of the pool that holds exactly this; there must be one alone.
+#[track_caller]
+pub fn block_with(path: &Path, contents: &[u8]) -> u64 {
+    let mut found = Vec::new();
+    for_each_chunk(path, |offset_bytes, chunk| {
+        if chunk == contents {
+            found.push(offset_bytes / 4096);
+        }
+    });
+    assert_eq!(found.len(), 1, "blocks with these contents: {found:?}");
+    found[0]
+}
+
+/// Flips a bit of a byte of the pool that nobody has open. Done again, it is as it was.
+pub fn flip_bit(path: &Path, offset_bytes: u64) {
+    let file = File::options().read(true).write(true).open(path).expect("open the file to damage");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset_bytes).expect("read the byte to damage");
+    file.write_all_at(&[byte[0] ^ 4], offset_bytes).expect("damage a byte");
+    file.sync_all().expect("sync the damaged file");
+}
+
+/// Calls `visit` with each block of a file that is not in a hole, and with where it lies.
+fn for_each_chunk(path: &Path, mut visit: impl FnMut(u64, &[u8])) {
+    let file = File::open(path).expect("open the file to read");
+    let size_bytes = file.metadata().expect("the file's size").len();
     let mut offset_bytes = 0;
     let mut chunk = vec![0; CHUNK_BYTES];
     while offset_bytes < size_bytes {
@@ -30,15 +64,11 @@ pub fn content_hash(path: &Path) -> String {
         while offset_bytes < end {
             let wanted =
                 usize::try_from(end - offset_bytes).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-            file.read_exact_at(&mut chunk[..wanted], offset_bytes).expect("read the file to hash");
-            if chunk[..wanted].iter().any(|byte| *byte != 0) {
-                hash.update(offset_bytes.to_le_bytes());
-                hash.update(&chunk[..wanted]);
-            }
+            file.read_exact_at(&mut chunk[..wanted], offset_bytes).expect("read the file");
+            visit(offset_bytes, &chunk[..wanted]);
             offset_bytes += u64::try_from(wanted).expect("a chunk's length");
         }
     }
-    crate::tree::hexadecimal(&hash.finalize())
 }
 
 /// Asserts that what `action` does writes nothing to the pool. The pool's own thread may still be at work

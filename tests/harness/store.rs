@@ -228,6 +228,23 @@ impl TempStore {
         self.ok_as(Identity::Current, &["detach", container]);
     }
 
+    /// Returns, with no daemon there, once all that layers of images own has its checksums.
+    #[track_caller]
+    pub fn wait_for_checksums(&self) {
+        let service = self.start(&["serve"]);
+        let has_all = || {
+            self.daemon_pid().is_some()
+                && self.rows(&["layers"]).iter().all(|layer| {
+                    let name = layer["name"].as_str().expect("a layer's name");
+                    let data = &self.json(&["inspect", name])[0]["GraphDriver"]["Data"];
+                    data["ChecksummedBytes"].as_str().expect("a count of bytes") != "0"
+                })
+        };
+        assert!(host::wait_until(TIME_LIMIT, has_all), "the checksums never came");
+        self.ok(&["serve", "--stop"]);
+        service.wait(TIME_LIMIT).assert_success();
+    }
+
     /// The daemon's process, if `ROOT/daemon.json` names one that is alive.
     pub fn daemon_pid(&self) -> Option<i32> {
         let text = fs::read(self.root().join("daemon.json")).ok()?;
@@ -239,7 +256,7 @@ impl TempStore {
         (ours && host::is_alive(pid)).then_some(pid)
     }
 
-    /// Ends a test that went well: `check` must be clean, and once the daemon has been stopped no
+    /// Ends a test that went well: `check` and `scrub` must be clean, and once the daemon has been stopped no
     /// mount, loop device or process may be left on the test's folder.
     #[track_caller]
     pub fn finish(self) {
@@ -256,6 +273,7 @@ impl TempStore {
         assert_eq!(self.daemon_pid(), None, "the daemon is still there");
         // Stopping writes its last checkpoint; what it wrote must be sound too.
         self.ok(&["check"]);
+        self.ok(&["scrub"]);
     }
 }
 

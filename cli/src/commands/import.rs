@@ -11,7 +11,7 @@ use thinstore_store::{Access, Input};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::progress::{ImportProgress, InterruptibleInput};
+use crate::progress::{InterruptibleInput, OperationProgress};
 use crate::text::{counted, duration, short_id};
 
 #[derive(Args, Debug)]
@@ -38,7 +38,7 @@ impl Import {
             let input: Input = Box::new(InterruptibleInput { interrupt: interrupt.clone() });
             input
         });
-        let progress = Arc::new(ImportProgress::new(context.output.shows_progress(), interrupt));
+        let progress = Arc::new(OperationProgress::new(context.output.shows_progress(), interrupt));
         let imported = context.with_store(Access::Write, |store| {
             let outcome = store.import(&request, input, progress.clone())?;
             progress.clear();

@@ -16,6 +16,7 @@ pub mod manual;
 pub mod mount;
 pub mod remove;
 pub mod repair;
+pub mod scrub;
 pub mod serve;
 pub mod snapshot;
 pub mod tree;
@@ -56,6 +57,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Grow(command) => command.run(context),
         Command::Check(command) => return command.run(context),
         Command::Repair(command) => return command.run(context),
+        Command::Scrub(command) => return command.run(context),
         Command::Serve(command) => command.run(context),
         Command::Demo(command) => command.run(context),
         Command::Completions(command) => command.run(context),

@@ -139,6 +139,7 @@ fn graph_driver(layer: &LayerInfo, device_name: &str) -> Value {
             "DeviceName": device_name,
             "DeviceSize": layer.size_bytes.to_string(),
             "OwnBytes": own_bytes(layer).to_string(),
+            "ChecksummedBytes": layer.checksummed_bytes.to_string(),
         },
     })
 }

@@ -30,6 +30,7 @@ pub mod names;
 mod operations;
 mod removal;
 mod repair;
+mod scrub;
 pub mod size;
 mod snapshot;
 mod store;

@@ -12,20 +12,21 @@ use crate::types::{
     CommitRequest, ContainerSummary, CopyInRequest, CopyOutRequest, DetachOutcome, DiffRequest,
     ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
     InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
-    RemovedImage, SnapshotRequest, TreeEntry, UsageReport, UsageRequest,
+    RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry, UsageReport,
+    UsageRequest,
 };
 
 /// How far a long operation is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ProgressEvent {
-    /// The image has been read so far that its layers are known.
+    /// So much has been read that the layers are known.
     Start {
-        /// The image's name.
+        /// The image's name, or that of the operation.
         name: String,
-        /// How many layers it has.
+        /// How many layers there are.
         layers: u64,
-        /// Their bytes in the source together, where that is known.
+        /// Their bytes together, where that is known.
         total_bytes: Option<u64>,
     },
     /// A layer that the store has already.
@@ -44,7 +45,7 @@ pub enum ProgressEvent {
         /// Its bytes in the source, where that is known.
         size_bytes: Option<u64>,
     },
-    /// So many more bytes of the source have been read.
+    /// So many more bytes have been read.
     Advanced {
         /// How many.
         bytes: u64,
@@ -162,4 +163,8 @@ pub trait Operations: Send + Sync {
 
     /// Looks at every structure of the pool; writes nothing.
     fn check(&self) -> Result<CheckSummary>;
+
+    /// Reads all that has a checksum from the disk, and says what is damaged; writes nothing, and is in
+    /// nobody's way.
+    fn scrub(&self, request: &ScrubRequest, progress: Arc<dyn Progress>) -> Result<ScrubSummary>;
 }

@@ -20,7 +20,8 @@ use crate::types::{
     CommitRequest, ContainerSummary, CopyInRequest, CopyOutRequest, DetachOutcome, DiffRequest,
     ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
     InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
-    RemovedImage, SnapshotRequest, TreeEntry, UsageReport, UsageRequest,
+    RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry, UsageReport,
+    UsageRequest,
 };
 
 /// The largest device: three levels above the data pages of the map.
@@ -514,5 +515,9 @@ impl Operations for Store {
         let started = Instant::now();
         let report = self.pool.check()?;
         Ok(crate::check::summary(report, started.elapsed()))
+    }
+
+    fn scrub(&self, request: &ScrubRequest, progress: Arc<dyn Progress>) -> Result<ScrubSummary> {
+        self.scrub_pool(request, progress.as_ref())
     }
 }

@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use super::bridge::{PieceBody, read_in_background};
-use super::wire::{ERROR_TRAILER, ErrorBody, ImportLine};
+use super::wire::{ERROR_TRAILER, ErrorBody, Line};
 use crate::layout::Layout;
 use crate::operations::{Input, Operations, Progress};
 use crate::types::{
@@ -27,13 +27,14 @@ use crate::types::{
     CommitRequest, ContainerSummary, CopyInRequest, CopyOutRequest, DetachOutcome, DiffRequest,
     ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
     InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
-    RemovedImage, SnapshotRequest, TreeEntry, UsageReport, UsageRequest, VersionInfo,
+    RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry, UsageReport,
+    UsageRequest, VersionInfo,
 };
 
 /// How long a daemon may take to accept a connection and to say its version.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a running import asks whether it shall end.
+/// How often a running operation asks whether it shall end.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 
 type RequestBody = BoxBody<Bytes, std::io::Error>;
@@ -136,9 +137,7 @@ impl Client {
     }
 
     fn post<Q: Serialize, R: DeserializeOwned>(&self, path: &str, body: &Q) -> Result<R> {
-        let text = serde_json::to_vec(body).map_err(|error| not_sendable(&error))?;
-        let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed();
-        let request = build(Method::POST, path, Some(body))?;
+        let request = build(Method::POST, path, Some(json_body(body)?))?;
         self.connection.lock().exchange(request)
     }
 
@@ -173,6 +172,43 @@ impl Connection {
             decode(response).await
         })
     }
+
+    /// An operation `what` whose answer comes in lines, until its outcome or until it shall end.
+    fn exchange_lines<R: DeserializeOwned>(
+        &mut self,
+        request: Request<RequestBody>,
+        progress: &dyn Progress,
+        what: &str,
+    ) -> Result<R> {
+        let Connection { runtime, sender } = self;
+        let exchange = async {
+            let response = send(sender, request).await?;
+            let mut body = succeeded(response).await?.into_body();
+            let mut lines = LineBuffer::default();
+            let mut outcome = None;
+            // to its end also after the outcome: a connection whose answer is left unread is closed
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| gone(&error))?;
+                if let Some(data) = frame.data_ref()
+                    && outcome.is_none()
+                {
+                    outcome = lines.take(data, progress).transpose();
+                }
+            }
+            outcome.unwrap_or_else(|| Err(gone(&"the answer has no end")))
+        };
+        let cancelled = async {
+            while !progress.cancelled() {
+                tokio::time::sleep(CANCEL_INTERVAL).await;
+            }
+        };
+        runtime.block_on(async {
+            tokio::select! {
+                result = exchange => result,
+                () = cancelled => Err(crate::interrupted(what)),
+            }
+        })
+    }
 }
 
 fn not_sendable(error: &impl std::fmt::Display) -> Error {
@@ -194,6 +230,11 @@ fn build(method: Method, uri: &str, body: Option<RequestBody>) -> Result<Request
         .header(CONTENT_TYPE, "application/json")
         .body(body)
         .map_err(|error| not_sendable(&error))
+}
+
+fn json_body<Q: Serialize>(request: &Q) -> Result<RequestBody> {
+    let text = serde_json::to_vec(request).map_err(|error| not_sendable(&error))?;
+    Ok(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed())
 }
 
 async fn send(
@@ -225,20 +266,24 @@ async fn decode<R: DeserializeOwned>(response: Response<Incoming>) -> Result<R> 
     serde_json::from_slice(&body).map_err(|error| gone(&error))
 }
 
-/// Takes the lines of an import's answer apart as they come.
+/// Takes the lines of such an answer apart as they come.
 #[derive(Default)]
 struct LineBuffer(Vec<u8>);
 
 impl LineBuffer {
     /// The outcome, once its line is complete; progress on the way.
-    fn take(&mut self, data: &[u8], progress: &dyn Progress) -> Result<Option<ImportOutcome>> {
+    fn take<R: DeserializeOwned>(
+        &mut self,
+        data: &[u8],
+        progress: &dyn Progress,
+    ) -> Result<Option<R>> {
         self.0.extend_from_slice(data);
         while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.0.drain(..=end).collect();
             match serde_json::from_slice(&line).map_err(|error| gone(&error))? {
-                ImportLine::Progress(event) => progress.report(&event),
-                ImportLine::Outcome(outcome) => return Ok(Some(outcome)),
-                ImportLine::Error(error) => return Err(ErrorBody { error }.into_error()),
+                Line::Progress(event) => progress.report(&event),
+                Line::Outcome(outcome) => return Ok(Some(outcome)),
+                Line::Error(error) => return Err(ErrorBody { error }.into_error()),
             }
         }
         Ok(None)
@@ -271,35 +316,7 @@ impl Operations for Client {
         let body =
             input.map(|input| PieceBody::new(None, read_in_background(input), false).boxed());
         let request = build(Method::POST, &with_query("/v1/import", request)?, body)?;
-        let mut connection = self.connection.lock();
-        let Connection { runtime, sender } = &mut *connection;
-        let exchange = async {
-            let response = send(sender, request).await?;
-            let mut body = succeeded(response).await?.into_body();
-            let mut lines = LineBuffer::default();
-            let mut outcome = None;
-            // to its end also after the outcome: a connection whose answer is left unread is closed
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|error| gone(&error))?;
-                if let Some(data) = frame.data_ref()
-                    && outcome.is_none()
-                {
-                    outcome = lines.take(data, progress.as_ref()).transpose();
-                }
-            }
-            outcome.unwrap_or_else(|| Err(gone(&"the answer has no end")))
-        };
-        let cancelled = async {
-            while !progress.cancelled() {
-                tokio::time::sleep(CANCEL_INTERVAL).await;
-            }
-        };
-        runtime.block_on(async {
-            tokio::select! {
-                result = exchange => result,
-                () = cancelled => Err(crate::interrupted("the import")),
-            }
-        })
+        self.connection.lock().exchange_lines(request, progress.as_ref(), "the import")
     }
 
     fn snapshot(&self, request: &SnapshotRequest) -> Result<ContainerSummary> {
@@ -374,5 +391,10 @@ impl Operations for Client {
 
     fn check(&self) -> Result<CheckSummary> {
         self.get("/v1/check", &())
+    }
+
+    fn scrub(&self, request: &ScrubRequest, progress: Arc<dyn Progress>) -> Result<ScrubSummary> {
+        let request = build(Method::POST, "/v1/scrub", Some(json_body(request)?))?;
+        self.connection.lock().exchange_lines(request, progress.as_ref(), "the scrub")
     }
 }

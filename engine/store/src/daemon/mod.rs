@@ -10,6 +10,7 @@
 //! | `POST /v1/snapshot`, `commit`, `attach`, `detach`, `mount`, `unmount`, `remove-container`, `remove-image` | JSON; the request is the JSON body |
 //! | `POST /v1/copy-in` | takes a tar as body |
 //! | `POST /v1/import` | takes a stream as body; answers a line of JSON for each step, the outcome in the last |
+//! | `POST /v1/scrub` | takes JSON; answers in such lines |
 //! | `POST /v1/stop` | ends the daemon |
 //!
 //! A `GET` and the two that take a stream have their request in the query string. An error is

@@ -20,11 +20,11 @@ use thinstore_storage::{Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 
 use super::bridge::{BodyReader, Piece, PieceBody, PieceWriter, piece_channel};
-use super::wire::{ERROR_TRAILER, ErrorBody, ErrorFields, ImportLine, status};
+use super::wire::{ERROR_TRAILER, ErrorBody, ErrorFields, Line, status};
 use crate::operations::{Operations, Progress, ProgressEvent};
-use crate::types::{CopyInRequest, ImportRequest, VersionInfo};
+use crate::types::{CopyInRequest, ImportRequest, ScrubRequest, VersionInfo};
 
-/// How often at most an import says how many bytes it has read.
+/// How often at most an operation says how many bytes it has read.
 const ADVANCE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the routes need.
@@ -57,7 +57,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/copy-out", streamed(|store, request, output| store.copy_out(&request, output)))
         .route("/v1/export", streamed(|store, request, output| store.export(&request, output)))
         .route("/v1/copy-in", post(copy_in))
-        .route("/v1/import", post(import));
+        .route("/v1/import", post(import))
+        .route("/v1/scrub", post(scrub));
     let changes = Router::new()
         .route("/v1/snapshot", ordered(|store, request| store.snapshot(&request)))
         .route("/v1/grow", ordered(|store, request| store.grow(&request)))
@@ -240,17 +241,39 @@ async fn import(
         Err(why) => return bad_request(&why),
     };
     let reader = BodyReader::new(tokio::runtime::Handle::current(), request.into_body());
+    in_lines(&shared, move |store, progress| {
+        store.import(&import, Some(Box::new(reader)), progress)
+    })
+}
+
+async fn scrub(
+    State(shared): State<Arc<Shared>>,
+    body: std::result::Result<Json<ScrubRequest>, JsonRejection>,
+) -> Response {
+    match body {
+        Ok(Json(request)) => {
+            in_lines(&shared, move |store, progress| store.scrub(&request, progress))
+        }
+        Err(why) => bad_request(&why),
+    }
+}
+
+/// An operation that tells how far it is: a line of JSON for each step, the outcome in the last.
+fn in_lines<R: Serialize>(
+    shared: &Shared,
+    operation: impl FnOnce(&dyn Operations, Arc<LineProgress>) -> Result<R> + Send + 'static,
+) -> Response {
     let (sender, receiver) = mpsc::channel(64);
     let operations: Ask = shared.operations.clone();
     tokio::task::spawn_blocking(move || {
         let progress = Arc::new(LineProgress::new(sender.clone()));
-        let outcome = operations.import(&import, Some(Box::new(reader)), progress.clone());
+        let outcome = operation(operations.as_ref(), progress.clone());
         progress.send_advance();
         let line = match outcome {
-            Ok(outcome) => ImportLine::Outcome(outcome),
+            Ok(outcome) => Line::Outcome(outcome),
             Err(error) => {
                 let ErrorBody { error: ErrorFields { code, message } } = ErrorBody::new(&error);
-                ImportLine::Error(ErrorFields { code, message })
+                Line::Error(ErrorFields { code, message })
             }
         };
         // a client that has gone away needs no answer
@@ -260,13 +283,13 @@ async fn import(
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response()
 }
 
-fn line_bytes(line: &ImportLine) -> Bytes {
+fn line_bytes<R: Serialize>(line: &Line<R>) -> Bytes {
     let mut text = serde_json::to_vec(line).unwrap_or_default();
     text.push(b'\n');
     Bytes::from(text)
 }
 
-/// Progress as lines of JSON. A client that has gone away cancels the import.
+/// Progress as lines of JSON. A client that has gone away cancels the operation.
 struct LineProgress {
     sender: mpsc::Sender<Piece>,
     gone: AtomicBool,
@@ -280,7 +303,7 @@ impl LineProgress {
     }
 
     fn send(&self, event: ProgressEvent) {
-        let piece = Piece::Data(line_bytes(&ImportLine::Progress(event)));
+        let piece = Piece::Data(line_bytes(&Line::<()>::Progress(event)));
         if self.sender.blocking_send(piece).is_err() {
             self.gone.store(true, Ordering::Relaxed);
         }

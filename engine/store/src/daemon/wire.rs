@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use thinstore_storage::{Error, ErrorKind};
 
 use crate::operations::ProgressEvent;
-use crate::types::ImportOutcome;
 
 /// The trailer that carries an error which came in the middle of a stream.
 pub(super) const ERROR_TRAILER: &str = "thinstore-error";
@@ -40,12 +39,12 @@ impl ErrorBody {
     }
 }
 
-/// A line of the answer to an import.
+/// A line of the answer to an operation that tells how far it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum ImportLine {
+pub(super) enum Line<R> {
     Progress(ProgressEvent),
-    Outcome(ImportOutcome),
+    Outcome(R),
     Error(ErrorFields),
 }
 

@@ -7,6 +7,7 @@ mod changes;
 mod files;
 mod listing;
 mod mounting;
+mod scrub;
 mod usage;
 
 pub use changes::{
@@ -25,6 +26,7 @@ pub use mounting::{
     AttachOutcome, AttachRequest, DetachOutcome, MountInfo, MountKind, MountOutcome, MountRequest,
     MountSpecification,
 };
+pub use scrub::{DamageKind, ObjectKind, ObjectName, ScrubFinding, ScrubRequest, ScrubSummary};
 pub use usage::{
     ContainerUsage, GrowOutcome, GrowRequest, ImageUsage, UsageReport, UsageRequest, UsageSummary,
     UsageTotals, VolumeUsage,
