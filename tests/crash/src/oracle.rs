@@ -1,6 +1,7 @@
 //! Is what was found something that may be found?
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use thinstore_pool::{BLOCK_BYTES, LayerId, Namespace, Pool};
 use thinstore_storage::BlockDevice;
@@ -34,6 +35,7 @@ pub fn verify(pool: &Pool, model: &Model) -> Verdict {
             finding.structure, finding.message
         ));
     }
+    verify_checksums(pool)?;
     let mut found = layers(pool);
     let mut groups: BTreeMap<u64, bool> = BTreeMap::new();
     for (name, layer) in &model.layers {
@@ -54,6 +56,18 @@ pub fn verify(pool: &Pool, model: &Model) -> Verdict {
     }
     match found.into_keys().next() {
         Some(name) => Err(format!("{name} should not be there")),
+        None => Ok(()),
+    }
+}
+
+/// Nothing on the disk has another checksum than is recorded.
+fn verify_checksums(pool: &Pool) -> Verdict {
+    let report = pool.scrub(&[], &mut |_| ControlFlow::Continue(()));
+    match report.findings.first() {
+        Some(finding) => {
+            let whose = finding.layer.map_or(String::new(), |layer| format!(" of {layer}"));
+            Err(format!("scrub: {}{whose}: {}", finding.structure, finding.message()))
+        }
         None => Ok(()),
     }
 }

@@ -258,6 +258,7 @@ impl Attack {
         }
         self.check_file_system(number);
         self.store.ok(&["check"]);
+        self.store.ok(&["scrub"]);
     }
 
     /// Starts a daemon and kills it at once.
