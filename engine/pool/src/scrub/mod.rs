@@ -184,14 +184,16 @@ struct Candidate {
 fn extent_of_work(core: &Core, only: &[Candidate]) -> (u64, u64) {
     let candidates = candidates(core, only);
     let table = core.table.read();
-    let mut blocks = 0;
+    let mut blocks: u64 = 0;
     for candidate in &candidates {
         let Ok(entry) = table.get(candidate.id) else { continue };
         let (data, pages) = entry.layer.own_blocks();
         let is_summed = entry.layer.map.read().is_summed(entry.meta.summed_blocks);
         let counts = is_summed && !entry.meta.deleting;
-        blocks += pages + if counts { data } else { 0 };
+        blocks = blocks.saturating_add(pages).saturating_add(if counts { data } else { 0 });
     }
+    // Of a damaged pool, counts may be anything.
+    let blocks = blocks.min(core.pages.space.geometry().pool_blocks);
     (to_u64(candidates.len()), blocks * BLOCK_BYTES)
 }
 
@@ -249,8 +251,14 @@ impl Scrub<'_> {
     /// All that a layer owns, in portions.
     fn layer(&mut self, candidate: Candidate) -> ControlFlow<()> {
         let mut from = 0;
+        let mut own_blocks = 0;
         while let Some(portion) = self.next_portion(candidate, from) {
             let blocks = to_u64(portion.found.data.len()) + portion.found.pages;
+            own_blocks += blocks + portion.found.unsummed;
+            if own_blocks / 2 > self.core.pages.space.geometry().pool_blocks {
+                self.add_endless(candidate.id, &portion);
+                break;
+            }
             self.report.metadata_bytes += portion.found.pages * BLOCK_BYTES;
             self.report.unsummed_bytes += portion.found.unsummed * BLOCK_BYTES;
             from = portion.found.next;

@@ -121,6 +121,15 @@ impl Scrub<'_> {
         }
     }
 
+    /// What is not damaged has no more blocks of its own than the pool, give or take what is written while
+    /// it is walked. A map that leads to the same pages again and again would be walked almost for ever.
+    pub(super) fn add_endless(&mut self, layer: LayerId, portion: &Portion) {
+        let tree = portion.layer.map.read().tree;
+        let root = Missing { pointer: tree.root, level: tree.height, start: 0 };
+        let why = "what it leads to is more than the pool has".to_owned();
+        self.add_page(layer, root, Damage::Unreadable { why });
+    }
+
     fn add_page(&mut self, layer: LayerId, page: Missing, damage: Damage) {
         let Missing { pointer, level, start } = page;
         let affected = if self.is_full() {
