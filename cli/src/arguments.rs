@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     check, commit, copy, demo, diff, export, grow, import, init, inspect, manual, mount, remove,
-    repair, scrub, serve, snapshot, usage,
+    repair, scrub, serve, snapshot, usage, volume,
 };
 use crate::output::Format;
 use crate::template::Template;
@@ -120,6 +120,8 @@ pub enum Command {
     Rmi(remove::RemoveImages),
     /// Describe containers, images or layers as JSON in Docker's shape
     Inspect(inspect::Inspect),
+    /// Keep data that outlives containers
+    Volume(volume::Volume),
     /// Show who takes how much
     Df(usage::Df),
     /// Make the pool larger, also while containers are mounted

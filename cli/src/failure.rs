@@ -52,6 +52,11 @@ impl Failure {
         Failure::Engine(Error::new(ErrorKind::Usage, message))
     }
 
+    /// Something that is not there.
+    pub fn not_found(message: impl Into<String>) -> Failure {
+        Failure::Engine(Error::new(ErrorKind::NotFound, message))
+    }
+
     /// Tells what went wrong; the exit code.
     pub fn report(&self, format: Format) -> ExitCode {
         match self {

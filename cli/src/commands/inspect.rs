@@ -1,6 +1,7 @@
 //! `inspect`
 
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 use thinstore_store::Access;
 use thinstore_store::types::{InspectKind, InspectRequest};
 
@@ -45,12 +46,17 @@ impl Inspect {
             }
             Ok(found)
         })?;
-        let Some(template) = &context.template else { return context.output.json(&found) };
-        let mut text = String::new();
-        for value in &found {
-            text.push_str(&template.render(value).map_err(Failure::usage)?);
-            text.push('\n');
-        }
-        context.output.text(&text)
+        print_described(context, &found)
     }
+}
+
+/// JSON in a list, or what a template says of each.
+pub fn print_described(context: &Context, found: &[Value]) -> Result<(), Failure> {
+    let Some(template) = &context.template else { return context.output.json(&found) };
+    let mut text = String::new();
+    for value in found {
+        text.push_str(&template.render(value).map_err(Failure::usage)?);
+        text.push('\n');
+    }
+    context.output.text(&text)
 }

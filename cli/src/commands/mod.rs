@@ -21,6 +21,7 @@ pub mod serve;
 pub mod snapshot;
 pub mod tree;
 pub mod usage;
+pub mod volume;
 
 use std::process::ExitCode;
 
@@ -30,7 +31,12 @@ use crate::failure::Failure;
 
 /// Runs a command.
 pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
-    if context.template.is_some() && !matches!(command, Command::Inspect(_)) {
+    let takes_template = match &command {
+        Command::Inspect(_) => true,
+        Command::Volume(volume) => volume.takes_template(),
+        _ => false,
+    };
+    if context.template.is_some() && !takes_template {
         return Err(Failure::usage("only 'thinstore inspect' takes a template as its --format"));
     }
     match command {
@@ -53,6 +59,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Rm(command) => command.run(context),
         Command::Rmi(command) => command.run(context),
         Command::Inspect(command) => command.run(context),
+        Command::Volume(command) => command.run(context),
         Command::Df(command) => command.run(context),
         Command::Grow(command) => command.run(context),
         Command::Check(command) => return command.run(context),

@@ -17,19 +17,26 @@ pub struct RemoveContainers {
     names: Vec<String>,
 }
 
+/// What was removed, by its name.
 #[derive(Serialize)]
-struct RemovedContainer {
-    name: String,
+pub struct RemovedName {
+    pub name: String,
+}
+
+impl Removed<RemovedName> {
+    /// A line for each.
+    pub fn names(&self) -> String {
+        self.done.iter().map(|one| format!("{}\n", one.name)).collect()
+    }
 }
 
 impl RemoveContainers {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
         let removed = remove_each(context, self.names, |store, request| {
             store.remove_container(request)?;
-            Ok(RemovedContainer { name: request.name.clone() })
+            Ok(RemovedName { name: request.name.clone() })
         })?;
-        let human = || removed.done.iter().map(|one| format!("{}\n", one.name)).collect();
-        removed.print(context, human)?;
+        removed.print(context, || removed.names())?;
         removed.result()
     }
 }
@@ -55,21 +62,21 @@ impl RemoveImages {
 }
 
 /// What was removed, and the first reason why something was not.
-struct Removed<T> {
+pub struct Removed<T> {
     done: Vec<T>,
     first_failure: Option<ErrorKind>,
 }
 
 impl<T: Serialize> Removed<T> {
     /// Nothing is printed of nothing.
-    fn print(&self, context: &Context, human: impl FnOnce() -> String) -> Result<(), Failure> {
+    pub fn print(&self, context: &Context, human: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.done.is_empty() {
             true => Ok(()),
             false => context.output.outcome(&self.done, human),
         }
     }
 
-    fn result(&self) -> Result<(), Failure> {
+    pub fn result(&self) -> Result<(), Failure> {
         match self.first_failure {
             Some(kind) => Err(Failure::Told(kind)),
             None => Ok(()),
@@ -78,7 +85,7 @@ impl<T: Serialize> Removed<T> {
 }
 
 /// Removes what can be removed, and tells of the rest as it comes.
-fn remove_each<T>(
+pub fn remove_each<T>(
     context: &Context,
     names: Vec<String>,
     remove: impl Fn(&dyn Operations, &NameRequest) -> Result<T, Error>,

@@ -36,7 +36,7 @@ pub use limits::Limits;
 pub use write::changes::{Change, ChangeKind, write_changes};
 pub use write::oci::{OciArchiveWriter, WrittenImage};
 pub use write::tar::{TarWriter, WhiteoutNames};
-pub use write::tree::write_tree;
+pub use write::tree::{copy_tree, write_tree};
 
 use thinstore_storage::{Error, ErrorKind};
 

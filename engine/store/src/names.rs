@@ -85,6 +85,15 @@ impl VolumeName {
         Ok(VolumeName(name.to_owned()))
     }
 
+    /// A name for a volume that got none: 64 random hex digits.
+    pub fn anonymous() -> Result<VolumeName> {
+        let mut bytes = [0; 32];
+        std::fs::File::open("/dev/urandom")
+            .and_then(|mut source| std::io::Read::read_exact(&mut source, &mut bytes))
+            .map_err(|error| Error::io("cannot read /dev/urandom", error))?;
+        Ok(VolumeName(hex(&bytes)))
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -12,8 +12,8 @@ use crate::types::{
     CommitRequest, ContainerSummary, CopyInRequest, CopyOutRequest, DetachOutcome, DiffRequest,
     ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
     InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
-    RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry, UsageReport,
-    UsageRequest,
+    PrunedVolumes, RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry,
+    UsageReport, UsageRequest, VolumeCreateRequest, VolumePruneRequest, VolumeSummary,
 };
 
 /// How far a long operation is.
@@ -160,6 +160,18 @@ pub trait Operations: Send + Sync {
 
     /// Unmounts a container and detaches it. Not mounted is no error.
     fn unmount(&self, request: &NameRequest) -> Result<DetachOutcome>;
+
+    /// All volumes, by name.
+    fn volumes(&self) -> Result<Vec<VolumeSummary>>;
+
+    /// Makes a volume. One of that name, with the same labels, is there already: no error.
+    fn create_volume(&self, request: &VolumeCreateRequest) -> Result<VolumeSummary>;
+
+    /// Removes a volume that no mounted container uses.
+    fn remove_volume(&self, request: &NameRequest) -> Result<()>;
+
+    /// Removes all volumes that no mounted container uses.
+    fn prune_volumes(&self, request: &VolumePruneRequest) -> Result<PrunedVolumes>;
 
     /// Looks at every structure of the pool; writes nothing.
     fn check(&self) -> Result<CheckSummary>;

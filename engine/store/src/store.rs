@@ -20,8 +20,8 @@ use crate::types::{
     CommitRequest, ContainerSummary, CopyInRequest, CopyOutRequest, DetachOutcome, DiffRequest,
     ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
     InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
-    RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry, UsageReport,
-    UsageRequest,
+    PrunedVolumes, RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry,
+    UsageReport, UsageRequest, VolumeCreateRequest, VolumePruneRequest, VolumeSummary,
 };
 
 /// The largest device: three levels above the data pages of the map.
@@ -133,6 +133,8 @@ pub struct Store {
     publishing: Mutex<()>,
     /// Held through an import.
     importing: Mutex<()>,
+    /// Held while volumes come, are filled and go.
+    volumes: Mutex<()>,
 }
 
 impl Store {
@@ -210,6 +212,7 @@ impl Store {
             attachments,
             publishing: Mutex::default(),
             importing: Mutex::default(),
+            volumes: Mutex::default(),
         };
         if !read_only {
             store.clean_up_after_a_crash()?;
@@ -255,6 +258,10 @@ impl Store {
 
     pub(crate) fn importing(&self) -> &Mutex<()> {
         &self.importing
+    }
+
+    pub(crate) fn volumes_lock(&self) -> &Mutex<()> {
+        &self.volumes
     }
 
     /// Only root can make block devices.
@@ -509,6 +516,22 @@ impl Operations for Store {
 
     fn unmount(&self, request: &NameRequest) -> Result<DetachOutcome> {
         self.attachments.apart(|| self.unmount_container(&request.name))
+    }
+
+    fn volumes(&self) -> Result<Vec<VolumeSummary>> {
+        self.list_volumes()
+    }
+
+    fn create_volume(&self, request: &VolumeCreateRequest) -> Result<VolumeSummary> {
+        self.make_volume(request)
+    }
+
+    fn remove_volume(&self, request: &NameRequest) -> Result<()> {
+        self.remove_one_volume(&request.name)
+    }
+
+    fn prune_volumes(&self, request: &VolumePruneRequest) -> Result<PrunedVolumes> {
+        self.remove_unused_volumes(*request)
     }
 
     fn check(&self) -> Result<CheckSummary> {

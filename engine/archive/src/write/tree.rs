@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 
-use thinstore_filesystem::{Metadata, Node, TreePath, TreeReader};
+use thinstore_filesystem::{Metadata, Node, TreePath, TreeReader, TreeWriter};
 use thinstore_storage::{Error, ErrorKind, Result};
 
 use super::tar::{TarWriter, WhiteoutNames};
@@ -110,6 +110,24 @@ fn write_visit<W: Write>(
         return writer.node(visit.name, visit.node, visit.metadata, Some(&mut *content));
     }
     writer.node(visit.name, visit.node, visit.metadata, None)
+}
+
+/// Puts everything that is in one tree into another, but for sockets: the root's own metadata too.
+///
+/// # Errors
+/// Those of the reader and of the writer, which has not been finished then.
+pub fn copy_tree(reader: &dyn TreeReader, writer: &mut dyn TreeWriter) -> Result<()> {
+    walk(reader, &TreePath::root(), &mut |visit| {
+        if let Some(first) = visit.first_name {
+            return writer.hard_link(visit.path, first);
+        }
+        if let Node::File { .. } = visit.node {
+            let mut content = reader.content(visit.path)?;
+            return writer.put(visit.path, visit.node, visit.metadata, Some(&mut *content));
+        }
+        writer.put(visit.path, visit.node, visit.metadata, None)
+    })?;
+    writer.finish()
 }
 
 /// Writes a folder of the host as a layer, holes kept.

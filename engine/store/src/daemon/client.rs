@@ -27,8 +27,8 @@ use crate::types::{
     CommitRequest, ContainerSummary, CopyInRequest, CopyOutRequest, DetachOutcome, DiffRequest,
     ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
     InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
-    RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry, UsageReport,
-    UsageRequest, VersionInfo,
+    PrunedVolumes, RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry,
+    UsageReport, UsageRequest, VersionInfo, VolumeCreateRequest, VolumePruneRequest, VolumeSummary,
 };
 
 /// How long a daemon may take to accept a connection and to say its version.
@@ -387,6 +387,22 @@ impl Operations for Client {
 
     fn unmount(&self, request: &NameRequest) -> Result<DetachOutcome> {
         self.post("/v1/unmount", request)
+    }
+
+    fn volumes(&self) -> Result<Vec<VolumeSummary>> {
+        self.get("/v1/volumes", &())
+    }
+
+    fn create_volume(&self, request: &VolumeCreateRequest) -> Result<VolumeSummary> {
+        self.post("/v1/create-volume", request)
+    }
+
+    fn remove_volume(&self, request: &NameRequest) -> Result<()> {
+        self.post("/v1/remove-volume", request)
+    }
+
+    fn prune_volumes(&self, request: &VolumePruneRequest) -> Result<PrunedVolumes> {
+        self.post("/v1/prune-volumes", request)
     }
 
     fn check(&self) -> Result<CheckSummary> {

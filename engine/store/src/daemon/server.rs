@@ -47,6 +47,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/layers", asked(|store, ()| store.layers()))
         .route("/v1/tree", asked(|store, ()| store.tree()))
         .route("/v1/containers", asked(|store, ()| store.containers()))
+        .route("/v1/volumes", asked(|store, ()| store.volumes()))
         .route("/v1/check", asked(|store, ()| store.check()))
         .route("/v1/inspect", asked(|store, request| store.inspect(&request)))
         .route("/v1/usage", asked(|store, request| store.usage(&request)))
@@ -69,6 +70,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/unmount", ordered(|store, request| store.unmount(&request)))
         .route("/v1/remove-container", ordered(|store, request| store.remove_container(&request)))
         .route("/v1/remove-image", ordered(|store, request| store.remove_image(&request)))
+        .route("/v1/create-volume", ordered(|store, request| store.create_volume(&request)))
+        .route("/v1/remove-volume", ordered(|store, request| store.remove_volume(&request)))
+        .route("/v1/prune-volumes", ordered(|store, request| store.prune_volumes(&request)))
         .route("/v1/stop", post(stop));
     listings
         .merge(streams)

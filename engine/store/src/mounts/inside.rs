@@ -52,7 +52,14 @@ impl Store {
         let read_only = specification.read_only;
         let text = specification.source.as_deref().unwrap_or_default();
         let source = match specification.kind {
-            MountKind::Volume => self.require_volume(&VolumeName::parse(text)?)?,
+            MountKind::Volume => {
+                let name = VolumeName::parse(text)?;
+                let target = make_target(directory, &specification.destination, true)?;
+                let source = self.volume_for_mount(&name, &target, !specification.no_copy)?;
+                let flags = MountFlags { read_only, ..MountFlags::default() };
+                mount_bind(&source, &target, true, flags)?;
+                return Ok(target);
+            }
             MountKind::Bind => host_path(text, specification.create_source)?,
             MountKind::Tmpfs => {
                 let target = make_target(directory, &specification.destination, true)?;

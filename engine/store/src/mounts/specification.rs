@@ -20,6 +20,7 @@ impl MountSpecification {
             destination: PathBuf::from(destination),
             read_only: false,
             create_source: false,
+            no_copy: false,
             tmpfs_size_bytes: None,
             tmpfs_mode: None,
         }
@@ -52,12 +53,15 @@ impl MountSpecification {
             match option {
                 "ro" => specification.read_only = true,
                 "rw" => specification.read_only = false,
+                "nocopy" if specification.kind == MountKind::Volume => specification.no_copy = true,
                 "z" | "Z" | "rprivate" | "private" => {}
                 _ => {
                     return refuse(
                         OPTION,
                         text,
-                        &format!("'{option}' is not an option of it; ro and rw are"),
+                        &format!(
+                            "'{option}' is not an option of it; ro and rw are, and nocopy of volumes"
+                        ),
                     );
                 }
             }
@@ -111,6 +115,7 @@ impl MountSpecification {
                 ("target" | "destination" | "dst", Some(value)) => destination = Some(value),
                 ("readonly" | "ro", None | Some("true" | "1")) => rest.read_only = true,
                 ("readonly" | "ro", Some("false" | "0")) => rest.read_only = false,
+                ("volume-nocopy", None | Some("true" | "1")) => rest.no_copy = true,
                 ("tmpfs-size", Some(size)) => rest.tmpfs_size_bytes = Some(tmpfs_size(size)?),
                 ("tmpfs-mode", Some(mode)) => {
                     rest.tmpfs_mode = Some(tmpfs_mode(mode, OPTION, text)?);
@@ -120,7 +125,7 @@ impl MountSpecification {
                         OPTION,
                         text,
                         &format!(
-                            "'{field}' is not understood; type=volume|bind|tmpfs, source=, target=, readonly, tmpfs-size= and tmpfs-mode= are"
+                            "'{field}' is not understood; type=volume|bind|tmpfs, source=, target=, readonly, volume-nocopy, tmpfs-size= and tmpfs-mode= are"
                         ),
                     );
                 }
@@ -138,6 +143,9 @@ impl MountSpecification {
             (MountKind::Bind, Some(path)) => Some(absolute(path, current_directory, OPTION, text)?),
             (MountKind::Volume, Some(name)) => Some(VolumeName::parse(name)?.as_str().to_owned()),
         };
+        if kind != MountKind::Volume && rest.no_copy {
+            return refuse(OPTION, text, "volume-nocopy goes with type=volume");
+        }
         if kind != MountKind::Tmpfs
             && (rest.tmpfs_size_bytes.is_some() || rest.tmpfs_mode.is_some())
         {

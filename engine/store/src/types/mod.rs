@@ -9,6 +9,7 @@ mod listing;
 mod mounting;
 mod scrub;
 mod usage;
+mod volumes;
 
 pub use changes::{
     CommitOutcome, CommitRequest, ImportOutcome, ImportRequest, NameRequest, RemovedImage,
@@ -31,3 +32,4 @@ pub use usage::{
     ContainerUsage, GrowOutcome, GrowRequest, ImageUsage, UsageReport, UsageRequest, UsageSummary,
     UsageTotals, VolumeUsage,
 };
+pub use volumes::{PrunedVolumes, VolumeCreateRequest, VolumePruneRequest, VolumeSummary};

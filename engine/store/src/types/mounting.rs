@@ -44,6 +44,9 @@ pub struct MountSpecification {
     /// Make a missing folder of the host (`-v` does, `--mount` does not).
     #[serde(default)]
     pub create_source: bool,
+    /// Do not fill an empty volume with what the container has there.
+    #[serde(default)]
+    pub no_copy: bool,
     /// The largest size of a tmpfs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tmpfs_size_bytes: Option<u64>,

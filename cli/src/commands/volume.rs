@@ -1,0 +1,205 @@
+//! `volume`
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use thinstore_store::Access;
+use thinstore_store::size::format_size;
+use thinstore_store::types::{
+    NameRequest, PrunedVolumes, VolumeCreateRequest, VolumePruneRequest, VolumeSummary,
+};
+
+use super::inspect::print_described;
+use super::remove::{RemovedName, remove_each};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::table::table;
+use crate::text::{age, printable};
+
+#[derive(Args, Debug)]
+pub struct Volume {
+    #[command(subcommand)]
+    command: VolumeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumeCommand {
+    /// Make a volume
+    Create(Create),
+    /// List volumes
+    Ls,
+    /// Describe volumes as JSON in Docker's shape
+    Inspect(Names),
+    /// Remove volumes that no mounted container uses
+    Rm(Names),
+    /// Remove all volumes that no mounted container uses
+    Prune(Prune),
+}
+
+#[derive(Args, Debug)]
+struct Create {
+    /// Its name; without one it gets 64 hex digits, and is anonymous
+    name: Option<String>,
+    /// Something to remember of it
+    #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+#[derive(Args, Debug)]
+struct Names {
+    /// The volumes
+    #[arg(required = true, value_name = "VOLUME")]
+    names: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+struct Prune {
+    /// Those with a name too, not only anonymous ones
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(long)]
+    force: bool,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    match key {
+        "" => Err("a label begins with its key".to_owned()),
+        key => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
+impl Volume {
+    /// Can its answer be printed by a template?
+    pub fn takes_template(&self) -> bool {
+        matches!(self.command, VolumeCommand::Inspect(_))
+    }
+
+    pub fn run(self, context: &Context) -> Result<(), Failure> {
+        match self.command {
+            VolumeCommand::Create(create) => create.run(context),
+            VolumeCommand::Ls => list(context),
+            VolumeCommand::Inspect(names) => inspect(context, &names.names),
+            VolumeCommand::Rm(names) => remove(context, names.names),
+            VolumeCommand::Prune(prune) => prune.run(context),
+        }
+    }
+}
+
+impl Create {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let labels: BTreeMap<String, String> = self.labels.into_iter().collect();
+        let request = VolumeCreateRequest { name: self.name, labels };
+        let made = context.with_store(Access::Write, |store| Ok(store.create_volume(&request)?))?;
+        context.output.value(&made, || format!("{}\n", made.name))
+    }
+}
+
+fn volumes(context: &Context) -> Result<Vec<VolumeSummary>, Failure> {
+    context.with_store(Access::Read, |store| Ok(store.volumes()?))
+}
+
+fn list(context: &Context) -> Result<(), Failure> {
+    let volumes = volumes(context)?;
+    context.output.list(
+        &volumes,
+        |volume| &volume.name,
+        |volumes| {
+            table(
+                ["DRIVER", "VOLUME NAME", "CREATED", "USED BY"],
+                volumes.iter().map(|volume| {
+                    [
+                        volume.driver.clone(),
+                        printable(&volume.name),
+                        age(volume.created_unix_ns),
+                        printable(&volume.used_by.join(", ")),
+                    ]
+                }),
+            )
+        },
+    )
+}
+
+fn inspect(context: &Context, names: &[String]) -> Result<(), Failure> {
+    let volumes = volumes(context)?;
+    let mut found = Vec::new();
+    for name in names {
+        let volume = volumes.iter().find(|volume| volume.name == *name).ok_or_else(|| {
+            Failure::not_found(format!(
+                "there is no volume '{}'; 'thinstore volume ls' shows those there are",
+                printable(name)
+            ))
+        })?;
+        found.push(in_dockers_shape(volume));
+    }
+    print_described(context, &found)
+}
+
+fn in_dockers_shape(volume: &VolumeSummary) -> Value {
+    json!({
+        "CreatedAt": volume.created,
+        "Driver": volume.driver,
+        "Labels": volume.labels,
+        "Mountpoint": volume.mount_point,
+        "Name": volume.name,
+        "Options": {},
+        "Scope": "local",
+        "UsedBy": volume.used_by,
+    })
+}
+
+fn remove(context: &Context, names: Vec<String>) -> Result<(), Failure> {
+    let removed = remove_each(context, names, |store, request: &NameRequest| {
+        store.remove_volume(request)?;
+        Ok(RemovedName { name: request.name.clone() })
+    })?;
+    removed.print(context, || removed.names())?;
+    removed.result()
+}
+
+impl Prune {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        if !self.force && !self.is_wanted()? {
+            return Ok(());
+        }
+        let request = VolumePruneRequest { all: self.all };
+        let pruned =
+            context.with_store(Access::Write, |store| Ok(store.prune_volumes(&request)?))?;
+        context.output.outcome(&pruned, || pruned_text(&pruned))
+    }
+
+    /// Asks on a terminal. Nobody is there to answer anywhere else.
+    fn is_wanted(&self) -> Result<bool, Failure> {
+        let which = if self.all { "" } else { "anonymous " };
+        let what = format!("this removes all {which}volumes that no mounted container uses");
+        if !io::stdin().is_terminal() {
+            return Err(Failure::usage(format!("{what}; say that you mean it with --force")));
+        }
+        eprint!("{what}. Go on? [y/N] ");
+        let mut answer = String::new();
+        // what cannot be read is no yes
+        drop(io::stderr().flush().and_then(|()| io::stdin().lock().read_line(&mut answer)));
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+fn pruned_text(pruned: &PrunedVolumes) -> String {
+    let names: String =
+        pruned.volumes.iter().map(|name| format!("{}\n", printable(name))).collect();
+    format!("{names}{} came back\n", format_size(pruned.reclaimed_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_have_a_key() {
+        assert_eq!(label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(label("a"), Ok(("a".to_owned(), String::new())));
+        assert!(label("=x").is_err() && label("").is_err());
+    }
+}
