@@ -20,7 +20,7 @@ use crate::map::ownership::Owner;
 use crate::map::page::{Page, span};
 use crate::open::read_superblock;
 use crate::sync::atomic::Ordering;
-use crate::types::{LayerId, LogicalBlock, PoolBlock};
+use crate::types::{Epoch, LayerId, LogicalBlock, PoolBlock};
 
 /// Findings beyond this many are counted, not listed.
 const MOST_FINDINGS: usize = 1000;
@@ -283,6 +283,9 @@ impl Check<'_> {
             return Ok(());
         }
         let at = format!("entry {start}, level {level}");
+        if pointer.birth() == Epoch::ZERO {
+            self.report.add(structure, None, format!("{at}: born before the first epoch"));
+        }
         if !self.claim(pointer.block(), Claim::Table, structure, &at) {
             return Ok(());
         }
@@ -386,6 +389,9 @@ impl Check<'_> {
         if pointer.kind() != Some(expected) {
             self.report.add("map", Some(walk.id), format!("{at}: a pointer of the wrong kind"));
             return Ok(());
+        }
+        if pointer.birth() == Epoch::ZERO {
+            self.report.add("map", Some(walk.id), format!("{at}: born before the first epoch"));
         }
         if pointer.birth() > self.core.epoch() {
             let birth = pointer.birth().get();

@@ -436,6 +436,10 @@ impl Core {
             if map.size_blocks > span(map.tree.height) {
                 return Err(self.corrupt(format!("the map of {id} is too low for its size")));
             }
+            let meta = &entry.meta;
+            if !meta.name.is_empty() && table.find(meta.namespace, &meta.name) != Some(*id) {
+                return Err(self.corrupt(format!("the name '{}' stands twice", meta.name)));
+            }
             // Seal epochs fall from layer to origin, so that no chain of origins comes back to itself.
             if map.sealed && map.seal_epoch <= map.base {
                 return Err(self.corrupt(format!("{id} was sealed before its origin")));

@@ -613,12 +613,35 @@ fn a_wrong_checksum_for_a_page_of_an_ancestor_is_found_by_checking() {
     let search = Search::settled();
     let mut tried = 0;
     for page in search.metadata() {
-        for (slot, (target, kind, _)) in search.pointers(page, PAGE) {
-            // Born in epoch 0: the oldest ancestor's.
-            let disk = search.with_pointers(page, &[(slot, (target, kind, 0))]);
+        for (slot, (target, kind, check)) in search.pointers(page, PAGE) {
+            let wrong = check ^ 1 << 40;
+            let disk = search.with_pointers(page, &[(slot, (target, kind, wrong))]);
             let seen = look(Arc::new(disk));
             let found = matches!(seen, Seen::Opening(_) | Seen::Checking(_));
             assert!(found, "pointer {slot} of the page at block {page} is not looked at");
+            tried += 1;
+        }
+    }
+    assert!(tried > 40, "{tried}");
+}
+
+#[test]
+fn a_birth_before_the_first_epoch_is_found_by_checking() {
+    let search = Search::settled();
+    let mut tried = 0;
+    for page in search.metadata() {
+        for kind in [DATA, PAGE] {
+            let Some((slot, (target, _, check))) = search.pointers(page, kind).pop() else {
+                continue;
+            };
+            let unborn = check & !0xffff_ffff;
+            let disk = search.with_pointers(page, &[(slot, (target, kind, unborn))]);
+            let seen = look(Arc::new(disk));
+            let found = matches!(seen, Seen::Opening(_) | Seen::Checking(_));
+            assert!(
+                found,
+                "pointer {slot} of the page at block {page}: its birth is not looked at"
+            );
             tried += 1;
         }
     }
@@ -756,5 +779,6 @@ fn counts_that_cannot_be_are_shown_without_a_panic() {
         assert!(!pool.check().unwrap().is_clean());
         assert!(pool.layers().iter().any(|info| info.own_data_bytes == u64::MAX));
         pool.usage();
+        assert!(pool.scrub(&[], &mut |_| ControlFlow::Continue(())).complete);
     }
 }

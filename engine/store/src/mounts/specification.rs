@@ -60,7 +60,8 @@ impl MountSpecification {
                         OPTION,
                         text,
                         &format!(
-                            "'{option}' is not an option of it; ro and rw are, and nocopy of volumes"
+                            "'{}' is not an option of it; ro and rw are, and nocopy of volumes",
+                            option.escape_debug()
                         ),
                     );
                 }
@@ -89,7 +90,10 @@ impl MountSpecification {
                     return refuse(
                         OPTION,
                         text,
-                        &format!("'{option}' is not an option of it; size=, mode= and ro are"),
+                        &format!(
+                            "'{}' is not an option of it; size=, mode= and ro are",
+                            option.escape_debug()
+                        ),
                     );
                 }
             }
@@ -125,7 +129,8 @@ impl MountSpecification {
                         OPTION,
                         text,
                         &format!(
-                            "'{field}' is not understood; type=volume|bind|tmpfs, source=, target=, readonly, volume-nocopy, tmpfs-size= and tmpfs-mode= are"
+                            "'{}' is not understood; type=volume|bind|tmpfs, source=, target=, readonly, volume-nocopy, tmpfs-size= and tmpfs-mode= are",
+                            field.escape_debug()
                         ),
                     );
                 }
@@ -225,6 +230,19 @@ mod tests {
         for bad in ["data", "data:rel", "data:/", "data:/a/../b", "a b:/x", ":/x", "d:/x:what", ""]
         {
             assert_eq!(volume(bad).expect_err(bad).kind(), ErrorKind::Usage);
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_shown_without_its_control_characters() {
+        let here = Path::new("/");
+        for refused in [
+            MountSpecification::from_volume_option("data:/d:\u{1b}[31m", here),
+            MountSpecification::from_tmpfs_option("/t:\u{1b}[31m"),
+            MountSpecification::from_mount_option("\u{1b}[31m", here),
+        ] {
+            let message = refused.expect_err("refused").to_string();
+            assert!(!message.chars().any(char::is_control), "{message:?}");
         }
     }
 
