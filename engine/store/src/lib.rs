@@ -46,7 +46,7 @@ pub use connect::{Access, Connection, connect};
 pub use copy::{CopyTarget, PathState, copy_target};
 pub use daemon::{
     API_VERSION, Client, DaemonCommand, DaemonRecord, ErrorBody, ServeOptions, mount_namespace,
-    serve, start_daemon,
+    routes, serve, start_daemon,
 };
 pub use document::{HistoryEntry, ImageDocument, ImageLayer};
 pub use layout::Layout;

@@ -29,6 +29,7 @@ mod wire;
 
 pub use client::Client;
 pub use life::{ServeOptions, serve};
+pub use server::routes;
 pub use start::{DaemonCommand, DaemonRecord, start_daemon};
 pub use wire::ErrorBody;
 

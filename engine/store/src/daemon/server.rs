@@ -40,6 +40,25 @@ pub(super) struct Shared {
 
 type Ask = Arc<dyn Operations>;
 
+/// The daemon's routes over any operations, without a socket and without an end: what a request is
+/// answered, for tests.
+pub fn routes(operations: Arc<dyn Operations>) -> Router {
+    router(Arc::new(Shared {
+        operations,
+        version: VersionInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            api_version: super::API_VERSION,
+            pid: std::process::id(),
+            service: true,
+            mount_namespace: super::mount_namespace(),
+        },
+        stop: Box::new(|| Ok(())),
+        started: Instant::now(),
+        requests: AtomicU64::new(0),
+        failures: AtomicU64::new(0),
+    }))
+}
+
 /// All routes of the daemon.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let listings = Router::new()
