@@ -258,11 +258,12 @@ pub fn kill(script: &Path, options: &Options, times: u32) -> Result<(), String> 
                 to_load_ms = u64::try_from(booted.elapsed().as_millis()).unwrap_or(u64::MAX);
                 std::thread::sleep(random.time(10_000));
             }
-            let pid = std::fs::read_to_string(site.path("pid")).map_err(say)?;
+            let pid = || std::fs::read_to_string(site.path("pid")).unwrap_or_default();
+            host::wait_until(limit_of(300), || running.has_ended() || pid().ends_with('\n'));
             if !running.has_ended() {
-                host::kill(pid.trim().parse().map_err(say)?);
+                host::kill(pid().trim().parse().map_err(say)?);
             }
-            let outcome = running.wait(Duration::from_secs(60));
+            let outcome = running.wait(limit_of(300) + Duration::from_secs(60));
             if outcome.status.code() != Some(125) {
                 return Err(format!("the guest was not killed, but ended\n{outcome}"));
             }

@@ -19,38 +19,61 @@ pub struct Cut {
     pub policy: CrashPolicy,
 }
 
-/// The moments at which something changes: right before a flush, when most may be lost.
-fn flush_positions(entries: &[Entry], first: usize) -> Vec<usize> {
-    let flushes = |entry: &Entry| {
-        matches!(
-            entry,
-            Entry::Write { flush_before: true, .. } | Entry::Write { durable: true, .. }
-        )
-    };
-    (first..entries.len()).filter(|index| entries.get(*index).is_some_and(flushes)).collect()
+/// The first and the second superblock of a pool that begins where the disk does (docs/format.md).
+const SUPERBLOCKS_AT: [u64; 2] = [0, 35 * 4096];
+
+/// Moments that tell most, from entry `first` on.
+struct Moments {
+    /// Right before a flush or FUA: most may be lost.
+    flushes: Vec<usize>,
+    /// Of these, those that a write to a superblock waits for.
+    superblocks: Vec<usize>,
+    /// Right after a mark: what was acknowledged before it must be there.
+    marks: Vec<usize>,
 }
 
-/// `count` cuts behind entry `first`, in order: every flush if there are so few, or as many of them at random, and
-/// any moments between for the rest; each flush with nothing, everything, or a part of what was not flushed.
+fn moments(entries: &[Entry], first: usize) -> Moments {
+    let mut moments = Moments { flushes: Vec::new(), superblocks: Vec::new(), marks: Vec::new() };
+    let mut superblock = false;
+    for (index, entry) in entries.iter().enumerate().skip(first) {
+        match entry {
+            Entry::Mark(_) => moments.marks.push(index + 1),
+            Entry::Write { flush_before, durable, offset_bytes, length_bytes, .. } => {
+                if *flush_before || *durable {
+                    moments.flushes.push(index);
+                    if std::mem::take(&mut superblock) {
+                        moments.superblocks.push(index);
+                    }
+                }
+                superblock |= *length_bytes > 0 && SUPERBLOCKS_AT.contains(offset_bytes);
+            }
+            Entry::Discard { .. } => {}
+        }
+    }
+    moments
+}
+
+/// `count` cuts behind entry `first`, in order: a quarter of each kind of [`Moments`], or all of them where there
+/// are fewer, and any moments for the rest; each with nothing, everything, or a part of what was not flushed.
 pub fn choose(entries: &[Entry], first: usize, count: usize, random: &mut Random) -> Vec<Cut> {
-    let mut flushes = flush_positions(entries, first);
     if entries.len() <= first {
         return Vec::new();
     }
-    // Two thirds at flushes, where there are more than that.
-    let at_flushes = flushes.len().min(count.div_ceil(3) * 2);
+    let Moments { flushes, superblocks, marks } = moments(entries, first);
     let mut positions = Vec::new();
-    while positions.len() < at_flushes {
-        positions.push(flushes.swap_remove(random.index(flushes.len())));
+    for mut kind in [flushes, superblocks, marks] {
+        for _ in 0..kind.len().min(count / 4) {
+            positions.push(kind.swap_remove(random.index(kind.len())));
+        }
     }
     while positions.len() < count {
         positions.push(first + random.index(entries.len() - first + 1));
     }
     positions.sort_unstable();
-    let policy = |random: &mut Random| match random.below(4) {
-        0 => CrashPolicy::DropAll,
-        1 => CrashPolicy::KeepAll,
-        _ => CrashPolicy::from_seed(4 + random.below(1 << 40)),
+    let policy = |random: &mut Random| {
+        // The first four numbers are the plain policies.
+        let seed = random.below(8);
+        CrashPolicy::from_seed(if seed < 4 { seed } else { 4 + random.below(1 << 40) })
     };
     positions.into_iter().map(|position| Cut { position, policy: policy(random) }).collect()
 }

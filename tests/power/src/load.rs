@@ -3,8 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use thinstore_tests::TarWriter;
@@ -61,10 +60,32 @@ pub struct Options {
     pub marks: Option<String>,
 }
 
+/// How long everybody works at once, and how many things then happen one after the other.
+const BUSY: Duration = Duration::from_secs(4);
+const QUIET_STEPS: u32 = 6;
+
 struct Load {
     options: Options,
     history: Arc<History>,
     known: Known,
+    marking: Mutex<()>,
+}
+
+/// A container's database.
+struct Rows {
+    container: usize,
+    database: Database,
+    newest: u64,
+}
+
+impl Rows {
+    fn commit(&mut self, history: &History) {
+        self.newest += 1;
+        let (container, number) = (self.container, self.newest);
+        history.note(&Event::Transaction { container, acknowledged: false, number });
+        self.database.commit(number).expect("a transaction");
+        history.note(&Event::Transaction { container, acknowledged: true, number });
+    }
 }
 
 /// Runs the load.
@@ -74,14 +95,7 @@ struct Load {
 pub fn run(options: Options) {
     let (history, events) = History::open(&options.history).expect("the history so far");
     let known = Known::after(&events).expect("what is known so far");
-    let load = Load { options, history: Arc::new(history), known };
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let marking = scope.spawn(|| load.mark_until(&stop));
-        load.work();
-        stop.store(true, Ordering::SeqCst);
-        marking.join().expect("the marks");
-    });
+    Load { options, history: Arc::new(history), known, marking: Mutex::new(()) }.work();
 }
 
 impl Load {
@@ -101,50 +115,43 @@ impl Load {
         self.options.folder.join(container_name(container))
     }
 
-    /// Writes into the log of writes how many events have happened, again and again, and once in the end.
-    fn mark_until(&self, stop: &AtomicBool) {
+    /// Writes into the log of writes how many events have happened.
+    fn mark(&self) {
         let Some(device) = &self.options.marks else { return };
-        let mut last = false;
-        loop {
-            let events = self.history.events().to_string();
-            let mut command = Command::new("dmsetup");
-            command.args(["message", device, "0", "mark", &events]);
-            run_within(command, COMMAND_LIMIT).assert_success();
-            if last {
-                return;
-            }
-            last = stop.load(Ordering::SeqCst);
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        // Between the count and its arrival nobody else's arrives: numbers only grow.
+        let _one_at_a_time = self.marking.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = self.history.events().to_string();
+        let mut command = Command::new("dmsetup");
+        command.args(["message", device, "0", "mark", &events]);
+        run_within(command, COMMAND_LIMIT).assert_success();
     }
 
     fn work(&self) {
         let mut random = Random::new(self.options.seed);
-        let end = Instant::now() + Duration::from_secs(self.options.seconds);
         self.prepare();
-        let stop = AtomicBool::new(false);
-        let mut writers = Writers::new();
-        for container in 0..CONTAINERS {
-            let point = self.point(container).display().to_string();
-            for target in self.watched_targets(container) {
-                writers.start(&target, &point, random.number());
+        self.history.note(&Event::Started);
+        let end = Instant::now() + Duration::from_secs(self.options.seconds);
+        let targets: Vec<_> = (0..CONTAINERS).map(|number| self.watched_targets(number)).collect();
+        let mut databases: Vec<_> =
+            (0..CONTAINERS).map(|number| self.open_database(number)).collect();
+        let made = self.known.copies.iter();
+        let mut copies: Vec<(String, bool)> = made
+            .filter(|(_, copy)| copy.made == Progress::Done && copy.removed.is_none())
+            .map(|(name, copy)| (name.clone(), copy.image))
+            .collect();
+        while Instant::now() < end {
+            let busy_until = end.min(Instant::now() + BUSY);
+            self.write_until(busy_until, &targets, &mut databases, &mut copies, &mut random);
+            // One thing after the other: what one forgot to flush no other flushes.
+            for _ in 0..QUIET_STEPS {
+                match random.below(2) {
+                    0 => databases[random.index(CONTAINERS)].commit(&self.history),
+                    _ => self.change(&mut copies, &mut random),
+                }
+                self.mark();
             }
         }
-        self.history.note(&Event::Started);
-        std::thread::scope(|scope| {
-            let databases: Vec<_> = (0..CONTAINERS)
-                .map(|container| {
-                    let stop = &stop;
-                    scope.spawn(move || self.commit_transactions(container, stop))
-                })
-                .collect();
-            self.change_until(end, &mut random);
-            stop.store(true, Ordering::SeqCst);
-            for database in databases {
-                database.join().expect("a database");
-            }
-        });
-        writers.end(COMMAND_LIMIT).expect("the writers");
+        drop(databases);
         for container in 0..CONTAINERS {
             self.must(&["umount", &container_name(container)]);
         }
@@ -226,49 +233,77 @@ impl Load {
             .collect()
     }
 
-    fn commit_transactions(&self, container: usize, stop: &AtomicBool) {
+    fn open_database(&self, container: usize) -> Rows {
         let known = self.known.containers.get(container).expect("a known container");
-        let mut number = known.transaction_acknowledged;
-        let mut database = Database::open(&self.point(container), Journal::of(container))
-            .expect("open a database");
-        while !stop.load(Ordering::SeqCst) {
-            number += 1;
-            self.history.note(&Event::Transaction { container, acknowledged: false, number });
-            database.commit(number).expect("a transaction");
-            self.history.note(&Event::Transaction { container, acknowledged: true, number });
+        let database = Database::open(&self.point(container), Journal::of(container));
+        Rows {
+            container,
+            database: database.expect("open a database"),
+            newest: known.transaction_acknowledged,
         }
     }
 
-    /// Copies containers and removes copies.
-    fn change_until(&self, end: Instant, random: &mut Random) {
-        let made = self.known.copies.iter();
-        let mut copies: Vec<(String, bool)> = made
-            .filter(|(_, copy)| copy.made == Progress::Done && copy.removed.is_none())
-            .map(|(name, copy)| (name.clone(), copy.image))
-            .collect();
-        while Instant::now() < end {
-            std::thread::sleep(random.time(1000));
-            if copies.len() >= MOST_COPIES || (!copies.is_empty() && random.below(3) == 0) {
-                let (name, image) = copies.swap_remove(random.index(copies.len()));
-                let command = if image { "rmi" } else { "rm" };
-                self.carry_out(Change::Remove { name: name.clone() }, &[command, &name]);
-                continue;
+    /// Everybody at once.
+    fn write_until(
+        &self,
+        end: Instant,
+        targets: &[Vec<Target>],
+        databases: &mut [Rows],
+        copies: &mut Vec<(String, bool)>,
+        random: &mut Random,
+    ) {
+        let mut writers = Writers::new();
+        for (container, targets) in targets.iter().enumerate() {
+            let point = self.point(container).display().to_string();
+            for target in targets {
+                writers.start(target, &point, random.number());
             }
-            let container = random.index(CONTAINERS);
-            let name = format!("copy-{}", self.history.events());
-            let of = container_name(container);
-            if random.below(2) == 0 {
-                let change = Change::Commit { container, name: name.clone() };
-                self.carry_out(change, &["commit", &of, &name]);
-                copies.push((name, true));
-            } else {
-                let change = Change::Snapshot { container, name: name.clone() };
-                self.carry_out(change, &["snapshot", &of, &name]);
-                copies.push((name, false));
+        }
+        std::thread::scope(|scope| {
+            for rows in databases {
+                scope.spawn(move || {
+                    while Instant::now() < end {
+                        rows.commit(&self.history);
+                    }
+                });
             }
-            if random.below(8) == 0 {
-                self.must(&["df", "--wait"]);
+            scope.spawn(|| {
+                while Instant::now() < end {
+                    self.mark();
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+            while Instant::now() < end {
+                std::thread::sleep(random.time(1000));
+                self.change(copies, random);
             }
+        });
+        writers.end(COMMAND_LIMIT).expect("the writers");
+        self.mark();
+    }
+
+    /// Copies a container or removes a copy.
+    fn change(&self, copies: &mut Vec<(String, bool)>, random: &mut Random) {
+        if copies.len() >= MOST_COPIES || (!copies.is_empty() && random.below(3) == 0) {
+            let (name, image) = copies.swap_remove(random.index(copies.len()));
+            let command = if image { "rmi" } else { "rm" };
+            self.carry_out(Change::Remove { name: name.clone() }, &[command, &name]);
+            return;
+        }
+        let container = random.index(CONTAINERS);
+        let name = format!("copy-{}", self.history.events());
+        let of = container_name(container);
+        if random.below(2) == 0 {
+            let change = Change::Commit { container, name: name.clone() };
+            self.carry_out(change, &["commit", &of, &name]);
+            copies.push((name, true));
+        } else {
+            let change = Change::Snapshot { container, name: name.clone() };
+            self.carry_out(change, &["snapshot", &of, &name]);
+            copies.push((name, false));
+        }
+        if random.below(8) == 0 {
+            self.must(&["df", "--wait"]);
         }
     }
 
