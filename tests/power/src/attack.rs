@@ -148,9 +148,9 @@ impl Site {
     }
 }
 
-/// How long a guest may take for a load of so many seconds.
+/// How long a guest may take for a load of so many seconds, emulated on a busy machine.
 fn limit_of(seconds: u64) -> Duration {
-    Duration::from_secs(300 + seconds)
+    Duration::from_secs(1200 + seconds)
 }
 
 fn succeeded(running: Running, seconds: u64) -> Result<(), String> {
