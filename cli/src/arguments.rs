@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    check, commit, copy, demo, diff, export, grow, import, init, inspect, manual, mount, remove,
-    repair, scrub, serve, snapshot, usage, volume,
+    check, commit, control, copy, demo, diff, export, grow, import, init, inspect, manual, mount,
+    remove, repair, run, scrub, serve, snapshot, usage, volume,
 };
 use crate::output::Format;
 use crate::template::Template;
@@ -34,7 +34,6 @@ pub struct Global {
     /// too, such as '{{ json .Mounts }}'
     #[arg(
         long,
-        short,
         global = true,
         value_parser = FormatArgument::parse,
         default_value = "human",
@@ -55,7 +54,7 @@ pub enum FormatArgument {
 }
 
 impl FormatArgument {
-    fn parse(text: &str) -> Result<FormatArgument, String> {
+    pub fn parse(text: &str) -> Result<FormatArgument, String> {
         match text {
             "human" => Ok(FormatArgument::Plain(Format::Human)),
             "json" => Ok(FormatArgument::Plain(Format::Json)),
@@ -104,6 +103,18 @@ pub enum Command {
     Attach(mount::Attach),
     /// Take a container's block device away
     Detach(mount::Named),
+    /// Run a command in a container
+    Run(run::RunContainer),
+    /// Run a container again that has ended
+    Start(control::Start),
+    /// End the process of a container
+    Stop(control::Stop),
+    /// Run one more command in a running container
+    Exec(control::Exec),
+    /// List the containers that run
+    Ps(control::Ps),
+    /// Print what a container has printed
+    Logs(control::Logs),
     /// Make an image of what a container has now, also while it is mounted
     Commit(commit::Commit),
     /// Show what differs: A added, C changed, D deleted

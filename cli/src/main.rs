@@ -4,6 +4,7 @@
 
 mod arguments;
 mod commands;
+mod containers;
 mod context;
 mod failure;
 mod interrupt;

@@ -269,7 +269,7 @@ fn inspect_prints_what_a_template_says() {
     place.run(["inspect", "-f", "{{.GraphDriver.Data.MergedDir}}", "c"]).fails(2, "'MergedDir'");
     let unknown = place.run(["inspect", "-f", "{{printf .Id}}", "c"]);
     assert!(unknown.code == 2 && unknown.stderr.contains("'printf'"), "{unknown:?}");
-    place.run(["ls", "-f", "{{.Name}}"]).fails(2, "only 'thinstore inspect'");
+    place.run(["ls", "--format", "{{.Name}}"]).fails(2, "only 'thinstore inspect'");
 }
 
 #[test]

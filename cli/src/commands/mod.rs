@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod commit;
+pub mod control;
 pub mod copy;
 pub mod demo;
 pub mod diff;
@@ -16,6 +17,7 @@ pub mod manual;
 pub mod mount;
 pub mod remove;
 pub mod repair;
+pub mod run;
 pub mod scrub;
 pub mod serve;
 pub mod snapshot;
@@ -62,6 +64,12 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Volume(command) => command.run(context),
         Command::Df(command) => command.run(context),
         Command::Grow(command) => command.run(context),
+        Command::Run(command) => return command.run(context),
+        Command::Start(command) => return command.run(context),
+        Command::Stop(command) => command.run(context),
+        Command::Exec(command) => return command.run(context),
+        Command::Ps(command) => command.run(context),
+        Command::Logs(command) => command.run(context),
         Command::Check(command) => return command.run(context),
         Command::Repair(command) => return command.run(context),
         Command::Scrub(command) => return command.run(context),

@@ -9,6 +9,7 @@ use thinstore_store::{Access, mount_namespace};
 
 use super::import::absolute;
 use super::serve::check_environment;
+use crate::containers::{clean_up, find_run, running};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -21,6 +22,13 @@ pub struct Mount {
     /// Do not write to the container
     #[arg(long)]
     read_only: bool,
+    #[command(flatten)]
+    mounts: MountOptions,
+}
+
+/// What is mounted over a container.
+#[derive(Args, Debug)]
+pub struct MountOptions {
     /// Show a volume, or a folder of the host, at a path of the container
     #[arg(short = 'v', long = "volume", value_name = "VOLUME|HOSTDIR:PATH[:ro]")]
     volumes: Vec<String>,
@@ -32,8 +40,8 @@ pub struct Mount {
     mounts: Vec<String>,
 }
 
-impl Mount {
-    fn specifications(&self) -> Result<Vec<MountSpecification>, Failure> {
+impl MountOptions {
+    pub fn specifications(&self) -> Result<Vec<MountSpecification>, Failure> {
         let here = std::env::current_dir()
             .map_err(|error| Error::io("cannot find out the current folder", error))?;
         let mut all = Vec::new();
@@ -48,13 +56,15 @@ impl Mount {
         }
         Ok(all)
     }
+}
 
+impl Mount {
     pub fn run(&self, context: &Context) -> Result<(), Failure> {
         let request = MountRequest {
             name: self.name.clone(),
             directory: absolute(&self.directory)?,
             read_only: self.read_only,
-            mounts: self.specifications()?,
+            mounts: self.mounts.specifications()?,
             mount_namespace: Some(mount_namespace()),
         };
         require_root("mounting a container")?;
@@ -72,7 +82,7 @@ impl Mount {
 }
 
 /// Said before a daemon is started for nothing.
-fn require_root(what: &str) -> Result<(), Failure> {
+pub fn require_root(what: &str) -> Result<(), Failure> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
@@ -112,6 +122,14 @@ pub struct Named {
 
 impl Named {
     pub fn unmount(self, context: &Context) -> Result<(), Failure> {
+        let run = context
+            .with_store(Access::Read, |store| Ok(find_run(&context.root, store, &self.name)?))?;
+        if let Some(run) = run {
+            clean_up(context, &run)?;
+            if run.is_running()? {
+                return Err(running(&run, "stop it with 'thinstore stop'").into());
+            }
+        }
         let request = NameRequest { name: self.name };
         let outcome = context.with_store(Access::Write, |store| Ok(store.unmount(&request)?))?;
         context.output.outcome(&outcome, || match outcome.was_attached {

@@ -6,12 +6,16 @@ use thinstore_storage::{Error, ErrorKind};
 use thinstore_store::types::{NameRequest, RemovedImage};
 use thinstore_store::{Access, Operations};
 
+use crate::containers::prepare_removal;
 use crate::context::Context;
 use crate::failure::{Failure, tell};
 use crate::text::counted;
 
 #[derive(Args, Debug)]
 pub struct RemoveContainers {
+    /// Stop those that run
+    #[arg(short, long)]
+    force: bool,
     /// The containers
     #[arg(required = true)]
     names: Vec<String>,
@@ -33,7 +37,11 @@ impl Removed<RemovedName> {
 impl RemoveContainers {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
         let removed = remove_each(context, self.names, |store, request| {
+            let run = prepare_removal(context, store, &request.name, self.force)?;
             store.remove_container(request)?;
+            if let Some(run) = run {
+                run.remove();
+            }
             Ok(RemovedName { name: request.name.clone() })
         })?;
         removed.print(context, || removed.names())?;

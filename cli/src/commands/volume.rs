@@ -13,6 +13,7 @@ use thinstore_store::types::{
 
 use super::inspect::print_described;
 use super::remove::{RemovedName, remove_each};
+use crate::arguments::FormatArgument;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::table::table;
@@ -31,7 +32,7 @@ enum VolumeCommand {
     /// List volumes
     Ls,
     /// Describe volumes as JSON in Docker's shape
-    Inspect(Names),
+    Inspect(Inspect),
     /// Remove volumes that no mounted container uses
     Rm(Names),
     /// Remove all volumes that no mounted container uses
@@ -52,6 +53,16 @@ struct Names {
     /// The volumes
     #[arg(required = true, value_name = "VOLUME")]
     names: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+struct Inspect {
+    /// The volumes
+    #[arg(required = true, value_name = "VOLUME")]
+    names: Vec<String>,
+    /// The same as --format
+    #[arg(short = 'f', value_name = "TEMPLATE", value_parser = FormatArgument::parse)]
+    template: Option<FormatArgument>,
 }
 
 #[derive(Args, Debug)]
@@ -82,7 +93,7 @@ impl Volume {
         match self.command {
             VolumeCommand::Create(create) => create.run(context),
             VolumeCommand::Ls => list(context),
-            VolumeCommand::Inspect(names) => inspect(context, &names.names),
+            VolumeCommand::Inspect(inspect) => inspect.run(context),
             VolumeCommand::Rm(names) => remove(context, names.names),
             VolumeCommand::Prune(prune) => prune.run(context),
         }
@@ -123,19 +134,21 @@ fn list(context: &Context) -> Result<(), Failure> {
     )
 }
 
-fn inspect(context: &Context, names: &[String]) -> Result<(), Failure> {
-    let volumes = volumes(context)?;
-    let mut found = Vec::new();
-    for name in names {
-        let volume = volumes.iter().find(|volume| volume.name == *name).ok_or_else(|| {
-            Failure::not_found(format!(
-                "there is no volume '{}'; 'thinstore volume ls' shows those there are",
-                printable(name)
-            ))
-        })?;
-        found.push(in_dockers_shape(volume));
+impl Inspect {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let volumes = volumes(context)?;
+        let mut found = Vec::new();
+        for name in &self.names {
+            let volume = volumes.iter().find(|volume| volume.name == *name).ok_or_else(|| {
+                Failure::not_found(format!(
+                    "there is no volume '{}'; 'thinstore volume ls' shows those there are",
+                    printable(name)
+                ))
+            })?;
+            found.push(in_dockers_shape(volume));
+        }
+        print_described(context, self.template.as_ref(), &found)
     }
-    print_described(context, &found)
 }
 
 fn in_dockers_shape(volume: &VolumeSummary) -> Value {

@@ -38,7 +38,9 @@ impl Store {
             }
             if let Some(mount) = mount {
                 let mount_point = mount.mount_point.display().to_string();
-                data.insert("MountPoint".to_owned(), mount_point.into());
+                data.insert("MountPoint".to_owned(), mount_point.clone().into());
+                // where Docker's drivers say that the whole file system is seen
+                data.insert("MergedDir".to_owned(), mount_point.into());
             }
         }
         let status = match (&place, mount) {

@@ -32,6 +32,11 @@ impl Layout {
         self.root.join("volumes")
     }
 
+    /// What is remembered of containers that were run; each is a folder named by its id.
+    pub fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
     /// What the daemon says of itself: `{"pid", "started", "socket", "version"}`.
     pub fn daemon_json(&self) -> PathBuf {
         self.root.join("daemon.json")

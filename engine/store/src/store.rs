@@ -327,8 +327,16 @@ pub(crate) fn is_root() -> bool {
 
 /// A folder that is there must be empty, or hold only what belongs to a store.
 fn refuse_foreign_folder(root: &Path) -> Result<()> {
-    const OWN: [&str; 7] =
-        ["volumes", "overlay2", "run", "daemon.json", "daemon.log", "daemon.sock", "lost+found"];
+    const OWN: [&str; 8] = [
+        "containers",
+        "volumes",
+        "overlay2",
+        "run",
+        "daemon.json",
+        "daemon.log",
+        "daemon.sock",
+        "lost+found",
+    ];
     let failed = |error| Error::io(format!("cannot look into {}", root.display()), error);
     let entries = match std::fs::read_dir(root) {
         Ok(entries) => entries,

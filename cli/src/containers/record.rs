@@ -1,0 +1,255 @@
+//! What is remembered of a container that was run: `ROOT/containers/ID/`, with how to run it, how far it is,
+//! what it printed, and the bundle.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thinstore_storage::{Error, ErrorKind, Result};
+use thinstore_store::time::{ago, now_unix_ns};
+use thinstore_store::types::MountSpecification;
+use thinstore_store::{Layout, Operations};
+
+use super::wait_for;
+
+/// How to run it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    pub name: String,
+    /// The container's id.
+    pub id: String,
+    /// The image's name; empty if it has none.
+    pub image: String,
+    pub line: Vec<String>,
+    pub environment: Vec<String>,
+    pub working_directory: PathBuf,
+    /// As the image or a person wrote it.
+    pub user: String,
+    pub hostname: String,
+    pub terminal: bool,
+    pub read_only: bool,
+    pub mounts: Vec<MountSpecification>,
+    /// Is it to be removed when it has ended?
+    pub remove: bool,
+    pub created_unix_ns: i64,
+}
+
+/// How far it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunState {
+    pub started_unix_ns: i64,
+    pub ended_unix_ns: Option<i64>,
+    /// Of the process, once it has ended.
+    pub exit_code: Option<i32>,
+}
+
+/// How it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Created,
+    Running,
+    Exited,
+}
+
+/// A container that was run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    folder: PathBuf,
+    pub record: RunRecord,
+}
+
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |error| Error::io(format!("cannot use {}", path.display()), error)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// The old content or the new, never a part.
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let failed = failed(path);
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(&failed)?;
+    let text = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
+    file.write_all(&text).map_err(&failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+fn folders(root: &Path) -> PathBuf {
+    Layout::new(root).containers()
+}
+
+/// All containers that were run and are still there, the latest first. What is left of others goes.
+pub fn find_all(root: &Path, store: &dyn Operations) -> Result<Vec<Run>> {
+    let Ok(entries) = std::fs::read_dir(folders(root)) else { return Ok(Vec::new()) };
+    let containers = store.containers()?;
+    let mut runs = Vec::new();
+    for entry in entries.flatten() {
+        let folder = entry.path();
+        let id = entry.file_name();
+        let container = containers.iter().find(|one| *one.id == *id);
+        match (container, read::<RunRecord>(&folder.join("run.json"))) {
+            (Some(container), Some(mut record)) => {
+                record.name.clone_from(&container.name);
+                runs.push(Run { folder, record });
+            }
+            (None, _) => {
+                let gone = Run { folder, record: RunRecord::default() };
+                // One that is just being made has its lock.
+                if let Ok(Some(_lock)) = gone.lock() {
+                    gone.remove();
+                }
+            }
+            (Some(_), None) => {}
+        }
+    }
+    runs.sort_by_key(|run| std::cmp::Reverse(run.record.created_unix_ns));
+    Ok(runs)
+}
+
+/// A container that was run; none if the container of that name never was.
+pub fn find_run(root: &Path, store: &dyn Operations, name: &str) -> Result<Option<Run>> {
+    Ok(find_all(root, store)?.into_iter().find(|run| {
+        run.record.name == name || (name.len() >= 12 && run.record.id.starts_with(name))
+    }))
+}
+
+impl Run {
+    /// Remembers how to run a container.
+    pub fn create(root: &Path, record: RunRecord) -> Result<Run> {
+        let folders = folders(root);
+        let folder = folders.join(&record.id);
+        for path in [&folders, &folder, &folder.join("root")] {
+            match DirBuilder::new().mode(0o700).create(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(failed(path)(error));
+                }
+                _ => {}
+            }
+        }
+        write(&folder.join("run.json"), &record)?;
+        Ok(Run { folder, record })
+    }
+
+    /// Forgets it. What cannot be removed now goes when somebody lists containers.
+    pub fn remove(&self) {
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+
+    pub fn bundle(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where its file system is mounted while it runs.
+    pub fn root(&self) -> PathBuf {
+        self.folder.join("root")
+    }
+
+    /// Written once its process is there.
+    pub fn pid_file(&self) -> PathBuf {
+        self.folder.join("pid")
+    }
+
+    /// What it has printed.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    pub fn runtime_id(&self) -> String {
+        format!("thinstore-{}", self.record.id.get(..32).unwrap_or(&self.record.id))
+    }
+
+    /// The right to run it; none while somebody else has it.
+    pub fn lock(&self) -> Result<Option<File>> {
+        let path = self.folder.join("lock");
+        let file = File::options().create(true).append(true).mode(0o600).open(&path);
+        let file = file.map_err(failed(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(&path)(error)),
+        }
+    }
+
+    pub fn is_running(&self) -> Result<bool> {
+        match self.lock() {
+            Ok(lock) => Ok(lock.is_none()),
+            // It was removed when it ended.
+            Err(_) if !self.folder.exists() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its first process; 0 while it does not run.
+    pub fn pid(&self) -> Result<i32> {
+        let pid = std::fs::read_to_string(self.pid_file()).ok();
+        let is_running = self.is_running()?;
+        Ok(pid.filter(|_| is_running).and_then(|pid| pid.trim().parse().ok()).unwrap_or_default())
+    }
+
+    pub fn wait_until_ended(&self, patience: Duration) -> Result<bool> {
+        wait_for(patience, || Ok(!self.is_running()?))
+    }
+
+    pub fn state(&self) -> Option<RunState> {
+        read(&self.folder.join("state.json"))
+    }
+
+    pub fn set_started(&self) -> Result<()> {
+        let state = RunState { started_unix_ns: now_unix_ns(), ..RunState::default() };
+        write(&self.folder.join("state.json"), &state)
+    }
+
+    pub fn set_ended(&self, exit_code: i32) -> Result<()> {
+        let state = RunState {
+            ended_unix_ns: Some(now_unix_ns()),
+            exit_code: Some(exit_code),
+            ..self.state().unwrap_or_default()
+        };
+        write(&self.folder.join("state.json"), &state)
+    }
+
+    pub fn status(&self) -> Result<Status> {
+        Ok(match (self.is_running()?, self.state()) {
+            (true, _) => Status::Running,
+            (false, Some(_)) => Status::Exited,
+            (false, None) => Status::Created,
+        })
+    }
+
+    /// As `docker ps` tells it.
+    pub fn status_text(&self) -> Result<String> {
+        let state = self.state().unwrap_or_default();
+        let now = now_unix_ns();
+        Ok(match self.status()? {
+            Status::Created => "Created".to_owned(),
+            Status::Running => {
+                let since = ago(state.started_unix_ns, now);
+                format!("Up {}", since.trim_end_matches(" ago"))
+            }
+            Status::Exited => {
+                let code = state.exit_code.unwrap_or_default();
+                let when = state.ended_unix_ns.map(|then| ago(then, now)).unwrap_or_default();
+                format!("Exited ({code}) {when}").trim_end().to_owned()
+            }
+        })
+    }
+}
+
+/// The error of a name that no container was run under.
+pub fn never_run(name: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "no container '{}' was run; 'thinstore ps --all' shows those that were",
+            name.escape_debug()
+        ),
+    )
+}
