@@ -8,7 +8,7 @@ use thinstore_store::types::{CheckFinding, CheckSummary};
 use thinstore_store::{Access, survey};
 
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, tell};
 use crate::style::Style;
 use crate::text::{counted, duration};
 
@@ -21,6 +21,7 @@ impl Check {
         let summary = match context.with_store(Access::Read, |store| Ok(store.check()?)) {
             // what cannot be opened is looked at all the same
             Err(Failure::Engine(error)) if error.kind() == ErrorKind::Corrupt => {
+                tell(&error, context.output.format());
                 survey(&context.root, &error)?
             }
             checked => checked?,

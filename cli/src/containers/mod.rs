@@ -32,6 +32,23 @@ pub fn runtime(root: &Path) -> Result<Runtime> {
 /// The exit code of a process that SIGKILL ended.
 const KILLED: i32 = 137;
 
+/// Unmounts a container whose process has ended. The kernel takes the process's own view of the file system
+/// down a little later: until then the device is held, and could not be used again.
+fn unmount(context: &Context, name: &str) -> std::result::Result<(), Failure> {
+    let request = NameRequest { name: name.to_owned() };
+    context.with_store(Access::Stay, |store| {
+        store.unmount(&request)?;
+        let is_free = || {
+            let containers = store.containers()?;
+            let container = containers.into_iter().find(|container| container.name == name);
+            Ok(container.is_none_or(|container| container.device.is_none()))
+        };
+        // Somebody who holds it for long is told of by whatever needs it next.
+        wait_for(END_TIMEOUT, is_free)?;
+        Ok(())
+    })
+}
+
 /// Takes down what somebody who was killed has left of a container: its processes and its mount.
 pub fn clean_up(context: &Context, run: &Run) -> std::result::Result<(), Failure> {
     if run.state().is_none_or(|state| state.exit_code.is_some()) {
@@ -39,8 +56,7 @@ pub fn clean_up(context: &Context, run: &Run) -> std::result::Result<(), Failure
     }
     let Some(_lock) = run.lock()? else { return Ok(()) };
     runtime(&context.root)?.delete(&run.runtime_id())?;
-    let request = NameRequest { name: run.record.name.clone() };
-    context.with_store(Access::Write, |store| Ok(store.unmount(&request)?))?;
+    unmount(context, &run.record.name)?;
     Ok(run.set_ended(KILLED)?)
 }
 

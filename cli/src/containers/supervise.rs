@@ -12,7 +12,7 @@ use thinstore_storage::{Error, ErrorKind, Result};
 use thinstore_store::types::{CatRequest, MountRequest, NameRequest};
 use thinstore_store::{Access, Operations, mount_namespace};
 
-use super::{Run, running, runtime};
+use super::{Run, running, runtime, unmount};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -49,12 +49,12 @@ pub fn supervise(
         runtime.delete(&run.runtime_id())?;
         Ok(code?)
     });
-    let name = NameRequest { name: run.record.name.clone() };
-    let unmounted = context.with_store(Access::Stay, |store| Ok(store.unmount(&name)?));
+    let unmounted = unmount(context, &run.record.name);
     let code = code.inspect_err(|_| drop(run.set_ended(125)))?;
     run.set_ended(code)?;
     unmounted?;
     if run.record.remove {
+        let name = NameRequest { name: run.record.name.clone() };
         context.with_store(Access::Write, |store| Ok(store.remove_container(&name)?))?;
         run.remove();
     }

@@ -106,14 +106,19 @@ fn none_is_whole(storage: &dyn Storage) -> Error {
 pub(crate) fn survey(storage: &dyn Storage, error: &Error) -> Result<CheckReport> {
     let (candidates, mut findings) = superblocks(storage)?;
     if let Some(candidate) = candidates.first() {
-        if let Err(error) = check_length(storage, &candidate.superblock) {
-            findings.push(Finding { structure: "pool", layer: None, message: error.to_string() });
+        match check_length(storage, &candidate.superblock) {
+            // All else would follow from that.
+            Err(error) => {
+                let message = error.to_string();
+                findings.push(Finding { structure: "pool", layer: None, message });
+            }
+            Ok(()) => {
+                findings.extend(journal_finding(storage, &candidate.superblock));
+                findings.extend(Survey::of(storage, &candidate.superblock).findings);
+            }
         }
-        findings.extend(journal_finding(storage, &candidate.superblock));
-        let survey = Survey::of(storage, &candidate.superblock);
-        findings.extend(survey.findings);
     }
-    if findings.is_empty() || candidates.is_empty() {
+    if findings.is_empty() {
         findings.push(Finding { structure: "pool", layer: None, message: error.to_string() });
     }
     Ok(CheckReport { findings, ..CheckReport::default() })
