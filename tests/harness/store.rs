@@ -256,6 +256,17 @@ impl TempStore {
         (ours && host::is_alive(pid)).then_some(pid)
     }
 
+    /// What the runtime knows of this store's containers: nothing once they have ended.
+    fn running_containers(&self) -> Vec<String> {
+        let list = Command::new("runc")
+            .arg("--root")
+            .arg(self.root().join("run/runtime"))
+            .args(["list", "--quiet"])
+            .output();
+        let Ok(list) = list else { return Vec::new() };
+        String::from_utf8_lossy(&list.stdout).lines().map(str::to_owned).collect()
+    }
+
     /// Ends a test that went well: `check` and `scrub` must be clean, and once the daemon has been stopped no
     /// mount, loop device or process may be left on the test's folder.
     #[track_caller]
@@ -266,6 +277,7 @@ impl TempStore {
         }
         self.ok(&["check"]);
         self.ok(&["serve", "--stop"]);
+        assert_eq!(self.running_containers(), [""; 0], "containers are still running");
         let gone = host::wait_until(Duration::from_secs(10), || {
             host::left_below(self.folder.path()).is_empty()
         });
@@ -285,6 +297,11 @@ impl Default for TempStore {
 
 impl Drop for TempStore {
     fn drop(&mut self) {
+        for container in self.running_containers() {
+            let mut delete = Command::new("runc");
+            delete.arg("--root").arg(self.root().join("run/runtime"));
+            let _ = delete.args(["delete", "--force", &container]).output();
+        }
         if host::left_below(self.folder.path()).is_empty() && self.daemon_pid().is_none() {
             return;
         }
