@@ -93,6 +93,32 @@ impl HostTree {
         Ok((file, status))
     }
 
+    /// A regular file by the name that a layer's tar gives it, and what it is called in messages. Symlinks
+    /// on the way lead where they led when the layer was unpacked: inside the tree, as if it was `/`.
+    pub(crate) fn file_of_layer(&self, name: &[u8]) -> Result<(File, String)> {
+        let place = format!("'{}' in '{}'", printable(name), self.place.display());
+        let open = |flags| {
+            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat2(&self.root, name, flags, Mode::empty(), resolve)
+                .map(File::from)
+                .map_err(io::Error::from)
+                .and_then(|file| file.metadata().map(|status| (file, status.is_file())))
+                .map_err(|error| Error::io(format!("{place} cannot be opened"), error))
+        };
+        // Opened for its path alone at first: opening a device or a pipe does something.
+        for flags in [OFlags::PATH, OFlags::RDONLY | OFlags::NONBLOCK] {
+            let (file, is_file) = open(flags)?;
+            if !is_file {
+                return Err(crate::refuse(format!("{place} is not a regular file")));
+            }
+            if flags != OFlags::PATH {
+                return Ok((file, place));
+            }
+        }
+        Err(crate::refuse(format!("{place} cannot be opened")))
+    }
+
     fn xattrs(&self, path: &TreePath, file: &File) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         // A descriptor opened for its path alone takes no xattr calls; its entry in /proc does, for
         // symlinks too.

@@ -1,7 +1,7 @@
 //! Container images and tar archives: read with suspicion, written with care.
 //!
 //! [`ImageSource`] opens whatever a person calls an image - an OCI layout, an OCI archive, what `docker
-//! save` wrote, a tar of a root file system, a folder - and gives its configuration and its layers.
+//! save` wrote, Docker's own folders, a tar of a root file system, a folder - and gives its configuration and its layers.
 //! [`Layer::open`] streams a layer's entries while a second thread decompresses and hashes, and
 //! [`apply_layer`] drives a [`TreeWriter`](thinstore_filesystem::TreeWriter) with them. The other way,
 //! [`TarWriter`] writes trees and differences as tars that come out the same every time, and
@@ -20,6 +20,7 @@ mod host;
 mod image;
 mod layer;
 mod limits;
+mod recipe;
 mod region;
 mod tar;
 mod write;
@@ -34,6 +35,7 @@ pub use layer::reader::{LayerContent, LayerItem, LayerReader, LayerTotals};
 pub use layer::{Layer, MEDIA_TYPE_TAR};
 pub use limits::Limits;
 pub use write::changes::{Change, ChangeKind, write_changes};
+pub use write::data_root::write_data_root;
 pub use write::oci::{OciArchiveWriter, WrittenImage};
 pub use write::tar::{TarWriter, WhiteoutNames};
 pub use write::tree::{copy_tree, write_tree};

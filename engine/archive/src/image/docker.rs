@@ -60,7 +60,7 @@ impl SavedArchive {
         let mut layers = Vec::new();
         for path in image.layers.iter().flatten() {
             let blob_digest = path.starts_with("blobs/").then(|| digest_in_path(path)).flatten();
-            layers.push(LayerPart { region: self.member(path)?, blob_digest, media_type: None });
+            layers.push(LayerPart::blob(self.member(path)?, blob_digest, None)?);
         }
         let by_name = wanted.and_then(|wanted| tags(image).find(|name| same(name, wanted)));
         let parts = ImageParts {

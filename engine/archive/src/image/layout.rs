@@ -203,7 +203,7 @@ impl Layout {
         let region = self.blob(&digest)?;
         check_size(&region, descriptor.size)?;
         let media_type = descriptor.media_type().to_owned();
-        Ok(LayerPart { region, blob_digest: Some(digest), media_type: Some(media_type) })
+        LayerPart::blob(region, Some(digest), Some(media_type))
     }
 
     /// A small blob with its bytes, checked.

@@ -1,5 +1,6 @@
 //! Images, in every form in which people hand them around.
 
+pub(crate) mod data_root;
 pub(crate) mod docker;
 pub(crate) mod document;
 pub(crate) mod index;
@@ -28,6 +29,7 @@ use crate::tar::members::TarStream;
 
 pub use names::Platform;
 
+use data_root::DataRoot;
 use docker::SavedArchive;
 use index::MemberIndex;
 use layout::{Layout, LayoutPlace};
@@ -75,6 +77,8 @@ pub enum SourceKind {
     OciArchive,
     /// An archive of `docker save`.
     DockerArchive,
+    /// Docker's data root, with the storage driver overlay2.
+    DataRoot,
     /// A tar of a root file system.
     RootFileSystem,
     /// A folder that is a root file system.
@@ -92,6 +96,7 @@ pub struct ImageSource {
 enum Content {
     Layout(Layout),
     Saved(SavedArchive),
+    DataRoot(DataRoot),
     /// With what a pass over it found, if there has been one.
     RootFileSystem(Region, Option<Totals>),
     Folder(Arc<HostTree>, String),
@@ -126,7 +131,8 @@ impl Image {
 
 impl ImageSource {
     /// Opens what stands at `path`: an OCI layout folder, an OCI archive, an archive of `docker save`, a
-    /// tar of a root file system (plain, gzip or zstd), a folder, or `-` for standard input. What it is is
+    /// data root of Docker, a tar of a root file system (plain, gzip or zstd), a folder, or `-` for standard
+    /// input. What it is is
     /// told from its content.
     ///
     /// # Errors
@@ -182,6 +188,11 @@ impl ImageSource {
                 kind: SourceKind::OciLayout,
                 content: Content::Layout(layout),
             });
+        }
+        if DataRoot::is_folder(path) {
+            let data_root = DataRoot::open(path, name, options.limits.max_document_bytes)?;
+            let content = Content::DataRoot(data_root);
+            return Ok(ImageSource { kind: SourceKind::DataRoot, content });
         }
         let content = Content::Folder(Arc::new(HostTree::open(path)?), name);
         Ok(ImageSource { kind: SourceKind::Folder, content })
@@ -252,6 +263,7 @@ impl ImageSource {
         match &self.content {
             Content::Layout(layout) => layout.labels(),
             Content::Saved(saved) => saved.labels(),
+            Content::DataRoot(data_root) => data_root.labels(),
             Content::RootFileSystem(..) | Content::Folder(..) => Vec::new(),
         }
     }
@@ -266,6 +278,7 @@ impl ImageSource {
         match &self.content {
             Content::Layout(layout) => layout.image(name, options),
             Content::Saved(saved) => saved.image(name, options),
+            Content::DataRoot(data_root) => data_root.image(name, options),
             Content::RootFileSystem(region, totals) => {
                 let totals = match totals {
                     Some(totals) => totals.clone(),
@@ -354,9 +367,27 @@ fn single(
 
 /// A layer as a source finds it.
 struct LayerPart {
-    region: Region,
+    source: Source,
+    size_bytes: u64,
     blob_digest: Option<Digest>,
-    media_type: Option<String>,
+    media_type: String,
+}
+
+impl LayerPart {
+    fn blob(
+        region: Region,
+        blob_digest: Option<Digest>,
+        media_type: Option<String>,
+    ) -> Result<LayerPart> {
+        let compression = Compression::of(&region)?;
+        let media_type = media_type.unwrap_or_else(|| layer::media_type(compression));
+        Ok(LayerPart {
+            size_bytes: region.length_bytes(),
+            source: Source::Blob { region, compression },
+            blob_digest,
+            media_type,
+        })
+    }
 }
 
 /// An image as a source finds it, its documents checked.
@@ -391,15 +422,14 @@ impl ImageParts {
         let ledger: Arc<Ledger> = Arc::default();
         let mut layers = Vec::with_capacity(diff_ids.len());
         for (index, (diff_id, part)) in diff_ids.into_iter().zip(self.layers).enumerate() {
-            let compression = Compression::of(&part.region)?;
             let known = part.blob_digest.as_ref().unwrap_or(&diff_id);
             layers.push(Layer {
                 name: format!("the layer {known} of {}", self.source),
                 diff_id,
                 blob_digest: part.blob_digest,
-                media_type: part.media_type.unwrap_or_else(|| layer::media_type(compression)),
-                compressed_size_bytes: part.region.length_bytes(),
-                source: Source::Blob { region: part.region, compression },
+                media_type: part.media_type,
+                compressed_size_bytes: part.size_bytes,
+                source: part.source,
                 limits: options.limits.clone(),
                 ledger: Arc::clone(&ledger),
                 index,

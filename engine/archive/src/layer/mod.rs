@@ -13,6 +13,7 @@ use crate::compress::Compression;
 use crate::digest::{Algorithm, Digest};
 use crate::host::HostTree;
 use crate::limits::{Budget, Ledger, Limits};
+use crate::recipe;
 use crate::region::Region;
 use crate::tar::members::{Member, Members};
 use crate::write::tree::write_host_tree;
@@ -35,6 +36,13 @@ pub(crate) enum Source {
     },
     /// A folder of the host, of which a tar is made while it is read.
     Folder(Arc<HostTree>),
+    /// The unpacked files of a layer, and the recipe by which they become its tar again.
+    Unpacked {
+        /// What is in the tar beside the files' contents.
+        recipe: Region,
+        /// The files.
+        tree: Arc<HostTree>,
+    },
 }
 
 /// One layer of an image. It may be opened any number of times.
@@ -47,7 +55,8 @@ pub struct Layer {
     pub blob_digest: Option<Digest>,
     /// The media type that the image gives, or what stands for it.
     pub media_type: String,
-    /// The blob's size as it is stored; of a folder, the size of its tar.
+    /// The blob's size as it is stored; of a folder, the size of its tar; of a layer that Docker has
+    /// unpacked, that of its files' contents.
     pub compressed_size_bytes: u64,
     pub(crate) source: Source,
     pub(crate) name: String,
@@ -94,6 +103,10 @@ impl Layer {
                 pump::decompress(region.clone(), *compression, algorithm, progress)
             }
             Source::Folder(tree) => folder(tree, self.compressed_size_bytes, progress),
+            Source::Unpacked { recipe, tree } => {
+                let total_bytes = self.compressed_size_bytes;
+                recipe::read::assemble(recipe.clone(), Arc::clone(tree), total_bytes, progress)
+            }
         };
         let piped = Piped::start(self.diff_id.algorithm(), producer)?;
         Ok(LayerReader::new(self, Stream::Piped(piped)))
@@ -102,7 +115,12 @@ impl Layer {
     /// Reads the layer once more only for what its entries are: without hashing, and of a plain tar
     /// without reading the content of files.
     pub(crate) fn open_unverified(&self) -> Result<LayerReader> {
-        let stream = match &self.source {
+        Ok(LayerReader::new(self, self.stream_unverified()?))
+    }
+
+    /// The layer's tar, without hashing.
+    pub(crate) fn stream_unverified(&self) -> Result<Stream> {
+        Ok(match &self.source {
             Source::Blob { region, compression: Compression::None } => {
                 Stream::Region(region.reader()?)
             }
@@ -113,8 +131,11 @@ impl Layer {
             Source::Folder(tree) => {
                 Stream::Piped(Piped::start(Algorithm::Sha256, folder(tree, 0, None))?)
             }
-        };
-        Ok(LayerReader::new(self, stream))
+            Source::Unpacked { recipe, tree } => {
+                let producer = recipe::read::assemble(recipe.clone(), Arc::clone(tree), 0, None);
+                Stream::Piped(Piped::start(Algorithm::Sha256, producer)?)
+            }
+        })
     }
 
     pub(crate) fn budget(&self) -> Budget {

@@ -174,7 +174,8 @@ impl LayerReader {
             return Err(refuse("the folder was changed while it was read; try again"));
         }
         self.layer.diff_id.expect(&diff, "the uncompressed layer")?;
-        if compressed_bytes != self.layer.compressed_size_bytes {
+        let is_unpacked = matches!(self.layer.source, super::Source::Unpacked { .. });
+        if !is_unpacked && compressed_bytes != self.layer.compressed_size_bytes {
             return Err(refuse(format!(
                 "the blob has {compressed_bytes} bytes where {} are promised",
                 self.layer.compressed_size_bytes

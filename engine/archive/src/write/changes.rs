@@ -18,6 +18,8 @@ pub enum ChangeKind {
     Modified,
     /// It is there no more.
     Deleted,
+    /// It is a folder before and after, and of what was in it before nothing is there any more.
+    Emptied,
 }
 
 /// One changed path. A folder that is new has a change for itself and one for each path in it; of a folder
@@ -36,6 +38,7 @@ struct Plan {
     path: TreePath,
     whiteout: bool,
     node: bool,
+    opaque: bool,
 }
 
 /// The plans, folders before what is in them.
@@ -89,10 +92,13 @@ pub fn write_changes<W: Write>(
 ) -> Result<()> {
     let mut plans = Plans::default();
     for change in changes {
-        if change.kind == ChangeKind::Deleted {
-            plans.at(&change.path).whiteout = true;
-        } else {
-            plans.node(&change.path);
+        match change.kind {
+            ChangeKind::Deleted => plans.at(&change.path).whiteout = true,
+            ChangeKind::Emptied => {
+                plans.node(&change.path);
+                plans.at(&change.path).opaque = true;
+            }
+            ChangeKind::Added | ChangeKind::Modified => plans.node(&change.path),
         }
     }
     let gone: HashSet<TreePath> =
@@ -167,6 +173,9 @@ fn write_plans<W: Write>(
         if node == Node::Directory {
             folders.insert(path);
             writer.node(path, &node, &metadata, None)?;
+            if plan.opaque {
+                writer.opaque(path)?;
+            }
             continue;
         }
         if node == Node::Socket {

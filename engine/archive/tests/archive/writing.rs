@@ -207,6 +207,25 @@ fn a_difference_is_written_with_whiteouts_and_the_folders_above() {
     assert_same(&applied, &after);
 }
 
+#[test]
+fn a_folder_of_which_nothing_is_left_is_written_with_one_mark() {
+    let before = tree_of(
+        &RawTar::new().folder("d/").file("d/a", b"a").folder("d/b/").file("d/b/c", b"").end(),
+    );
+    let mut after = before.clone();
+    after.clear(&tree_path("d")).unwrap();
+    put_file(&mut after, &tree_path("d/new"), b"new", &Metadata::default());
+    let changes = [
+        Change { kind: ChangeKind::Emptied, path: tree_path("d") },
+        Change { kind: ChangeKind::Added, path: tree_path("d/new") },
+    ];
+    let tar = diff_layer(&after, &changes);
+    assert_eq!(tar_names(&tar), ["./", "d/", "d/.wh..wh..opq", "d/new"]);
+    let mut applied = before.clone();
+    apply(&tar, &mut applied).unwrap();
+    assert_same(&applied, &after);
+}
+
 /// The names of a tar without extensions.
 fn tar_names(tar: &[u8]) -> Vec<String> {
     let mut names = Vec::new();

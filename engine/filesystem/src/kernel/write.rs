@@ -174,6 +174,19 @@ impl DirectoryTree {
         Ok(())
     }
 
+    /// Sets what must come last, as [`TreeWriter::finish`] does, and leaves it to the caller to make it
+    /// durable.
+    ///
+    /// # Errors
+    /// `Io` or `Permission` as the host says.
+    pub fn set_folder_times(&mut self) -> Result<()> {
+        let times = std::mem::take(&mut self.state_mut().times);
+        for (path, time) in times.iter().rev() {
+            self.set_folder_time(path, *time)?;
+        }
+        Ok(())
+    }
+
     fn set_folder_time(&self, path: &TreePath, time: Timestamp) -> Result<()> {
         // The path has no symlinks in it; one that came since would lead elsewhere.
         let name = if path.is_root() { &b"."[..] } else { path.as_bytes() };
@@ -303,10 +316,7 @@ impl TreeWriter for DirectoryTree {
     }
 
     fn finish(&mut self) -> Result<()> {
-        let times = std::mem::take(&mut self.state_mut().times);
-        for (path, time) in times.iter().rev() {
-            self.set_folder_time(path, *time)?;
-        }
+        self.set_folder_times()?;
         rustix::fs::syncfs(&self.root.fd).map_err(|errno| {
             let what = format!("cannot make the folder '{}' durable", self.name.display());
             Error::io(what, errno.into())
