@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use thinstore_storage::Error;
 use thinstore_store::types::{ExportFormat, ExportRequest};
-use thinstore_store::{Access, output_failed};
+use thinstore_store::{Access, Overlay2Export, output_failed};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -22,10 +22,16 @@ pub struct Export {
     /// An OCI archive with a layer for each layer, instead of one tar
     #[arg(long)]
     oci: bool,
+    /// A new folder with the layers as Docker's overlay2 has them, laid out as /var/lib/docker (root)
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["oci", "output"])]
+    overlay2: Option<PathBuf>,
 }
 
 impl Export {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
+        if let Some(folder) = &self.overlay2 {
+            return to_overlay2(context, self.name, folder);
+        }
         let format = if self.oci { ExportFormat::Oci } else { ExportFormat::Tar };
         let request = ExportRequest { name: self.name, format };
         match &self.output {
@@ -50,6 +56,20 @@ fn to_stdout(context: &Context, request: &ExportRequest) -> Result<(), Failure> 
     let mut stdout = PipedStdout::new();
     let result = context.with_store(Access::Read, |store| Ok(store.export(request, &mut stdout)?));
     stdout.finish(result)
+}
+
+fn to_overlay2(context: &Context, name: String, folder: &Path) -> Result<(), Failure> {
+    let export = Overlay2Export::prepare(folder)?;
+    let request = ExportRequest { name, format: ExportFormat::Layers };
+    context.with_store(Access::Read, |store| {
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, export.archive()?);
+        store.export(&request, &mut writer)?;
+        writer.flush().map_err(output_failed)?;
+        Ok(())
+    })?;
+    export.finish()?;
+    let written = serde_json::json!({"folder": folder.display().to_string()});
+    context.output.outcome(&written, || format!("wrote {}\n", folder.display()))
 }
 
 fn to_special(context: &Context, request: &ExportRequest, path: &Path) -> Result<(), Failure> {

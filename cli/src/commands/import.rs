@@ -16,8 +16,8 @@ use crate::text::{counted, duration, short_id};
 
 #[derive(Args, Debug)]
 pub struct Import {
-    /// An OCI layout folder, an OCI or docker-save archive, a tar of a root file system (plain, gzip or
-    /// zstd), a folder, or - for standard input
+    /// An OCI layout folder, an OCI or docker-save archive, Docker's data root with overlay2, a tar of a root
+    /// file system (plain, gzip or zstd), a folder, or - for standard input
     source: PathBuf,
     /// What to call the image [default: what the source calls itself, else its file name]
     #[arg(long, value_name = "NAME[:TAG]")]

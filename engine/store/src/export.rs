@@ -1,12 +1,15 @@
 //! Writing file systems out: as one tar, or as an OCI archive with a layer for each layer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
 
 use thinstore_archive::{
     Change, ChangeKind, Compression, OciArchiveWriter, TarWriter, WhiteoutNames, write_changes,
     write_tree,
 };
-use thinstore_filesystem::{ChangeKind as TreeChangeKind, TreePath};
+use thinstore_filesystem::{
+    Change as TreeChange, ChangeKind as TreeChangeKind, Ext4Reader, TreePath, TreeReader,
+};
 use thinstore_pool::LayerId;
 use thinstore_storage::{Error, ErrorKind, Result};
 
@@ -36,7 +39,9 @@ impl Store {
             };
             match request.format {
                 ExportFormat::Tar => self.write_tar(device, output),
-                ExportFormat::Oci => self.write_oci(catalog, target, device, output),
+                ExportFormat::Oci | ExportFormat::Layers => {
+                    self.write_oci(catalog, target, device, request.format, output)
+                }
             }
         })
     }
@@ -55,10 +60,13 @@ impl Store {
         catalog: &Catalog,
         target: Target,
         device: LayerId,
+        format: ExportFormat,
         output: &mut dyn Write,
     ) -> Result<()> {
         make_private_directory(&self.layout().run())?;
-        let mut archive = OciArchiveWriter::new(&self.layout().run(), Compression::Gzip);
+        let for_overlay = format == ExportFormat::Layers;
+        let compression = if for_overlay { Compression::None } else { Compression::Gzip };
+        let mut archive = OciArchiveWriter::new(&self.layout().run(), compression);
         let mut chain: Vec<LayerId> = catalog
             .visible_ancestry(catalog.device_of(target)?)
             .into_iter()
@@ -71,7 +79,7 @@ impl Store {
         let bottom = chain.first().copied().unwrap_or(device);
         let mut below = empty_base(catalog, bottom)?;
         for layer in chain {
-            archive.add_layer(|output| self.write_layer(below, layer, output))?;
+            archive.add_layer(|output| self.write_layer(below, layer, for_overlay, output))?;
             below = layer;
         }
         let (config, name) = self.exported_config(catalog, target)?;
@@ -80,9 +88,22 @@ impl Store {
         output.flush().map_err(crate::output_failed)
     }
 
-    fn write_layer(&self, below: LayerId, layer: LayerId, output: &mut dyn Write) -> Result<()> {
-        let changes: Vec<Change> = self
-            .tree_changes(below, layer)?
+    fn write_layer(
+        &self,
+        below: LayerId,
+        layer: LayerId,
+        for_overlay: bool,
+        output: &mut dyn Write,
+    ) -> Result<()> {
+        let mut changes = self.tree_changes(below, layer)?;
+        let mut emptied = Vec::new();
+        if for_overlay {
+            emptied = take_emptied(&self.ext4(below)?, &mut changes)?;
+            // an overlay shows the root of its uppermost folder
+            let root = TreePath::root();
+            changes.push(TreeChange { kind: TreeChangeKind::Changed, path: root });
+        }
+        let changes: Vec<Change> = changes
             .into_iter()
             .map(|change| Change {
                 kind: match change.kind {
@@ -92,6 +113,7 @@ impl Store {
                 },
                 path: change.path,
             })
+            .chain(emptied.into_iter().map(|path| Change { kind: ChangeKind::Emptied, path }))
             .collect();
         let mut writer = TarWriter::new(output, WhiteoutNames::Refused);
         write_changes(&self.ext4(layer)?, &changes, &mut writer)?;
@@ -122,6 +144,26 @@ impl Store {
             Target::Layer(_) => Ok((plain(), None)),
         }
     }
+}
+
+/// Takes the deletions out of the changes that leave nothing of what a folder had; those folders.
+fn take_emptied(old: &Ext4Reader, changes: &mut Vec<TreeChange>) -> Result<Vec<TreePath>> {
+    let mut deletions: BTreeMap<TreePath, usize> = BTreeMap::new();
+    for change in changes.iter().filter(|change| change.kind == TreeChangeKind::Deleted) {
+        *deletions.entry(change.path.parent()).or_default() += 1;
+    }
+    // the root of an overlay cannot hide what is below it
+    deletions.remove(&TreePath::root());
+    let mut emptied = BTreeSet::new();
+    for (folder, count) in deletions {
+        if old.names(&folder)?.len() == count {
+            emptied.insert(folder);
+        }
+    }
+    changes.retain(|change| {
+        change.kind != TreeChangeKind::Deleted || !emptied.contains(&change.path.parent())
+    });
+    Ok(emptied.into_iter().collect())
 }
 
 /// The empty file system that a chain of layers begins with.

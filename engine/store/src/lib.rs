@@ -28,6 +28,7 @@ mod listing;
 mod mounts;
 pub mod names;
 mod operations;
+mod overlay2;
 mod removal;
 mod repair;
 mod scrub;
@@ -51,6 +52,7 @@ pub use daemon::{
 pub use document::{HistoryEntry, ImageDocument, ImageLayer};
 pub use layout::Layout;
 pub use operations::{Input, NoProgress, Operations, Progress, ProgressEvent};
+pub use overlay2::Overlay2Export;
 pub use repair::{RepairTarget, repair, survey};
 pub use store::{DEVICE_SIZE_LIMIT_BYTES, InitOptions, OpenMode, POOL_SIZE_LIMIT_BYTES, Store};
 

@@ -117,6 +117,9 @@ pub enum ExportFormat {
     Tar,
     /// An OCI archive, a layer for each layer.
     Oci,
+    /// An OCI archive of layers as overlay2 has them: not compressed, each with the root folder, and with
+    /// marks of folders of which nothing is left.
+    Layers,
 }
 
 /// A file system to write out.
