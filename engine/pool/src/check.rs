@@ -23,7 +23,7 @@ use crate::sync::atomic::Ordering;
 use crate::types::{Epoch, LayerId, LogicalBlock, PoolBlock};
 
 /// Findings beyond this many are counted, not listed.
-const MOST_FINDINGS: usize = 1000;
+pub(crate) const MOST_FINDINGS: usize = 1000;
 
 /// Something that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -556,6 +556,7 @@ type Pointer = (u64, u64, u64);
 
 const DATA: u64 = 1;
 const PAGE: u64 = 2;
+const RECORDS: u64 = 3;
 
 impl Search {
     fn page(&self, block: u64) -> Vec<u8> {
@@ -732,6 +733,22 @@ fn a_map_that_leads_to_the_same_pages_again_and_again_is_walked_once() {
         }
     }
     assert!(found > 0 && endless > 0, "{found}, {endless}");
+}
+
+#[test]
+fn what_is_wrong_with_a_table_that_leads_to_the_same_pages_again_and_again_is_counted_not_listed() {
+    let search = Search::settled();
+    let mut tried = 0;
+    for page in search.metadata() {
+        let Some((_, records)) = search.pointers(page, RECORDS).first().copied() else { continue };
+        let everywhere: Vec<_> = (0..256).map(|slot| (slot, records)).collect();
+        let disk: Arc<dyn Storage> = Arc::new(search.with_pointers(page, &everywhere));
+        let repair = Repair::prepare(disk).unwrap();
+        let found = repair.report().findings.len();
+        assert!((1..1100).contains(&found), "{found}");
+        tried += 1;
+    }
+    assert!(tried > 0);
 }
 
 #[test]

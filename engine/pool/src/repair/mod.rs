@@ -105,6 +105,7 @@ fn none_is_whole(storage: &dyn Storage) -> Error {
 /// Lists everything that is wrong with a pool that cannot be opened. `error` is why it cannot.
 pub(crate) fn survey(storage: &dyn Storage, error: &Error) -> Result<CheckReport> {
     let (candidates, mut findings) = superblocks(storage)?;
+    let mut more_findings = 0;
     if let Some(candidate) = candidates.first() {
         match check_length(storage, &candidate.superblock) {
             // All else would follow from that.
@@ -114,14 +115,16 @@ pub(crate) fn survey(storage: &dyn Storage, error: &Error) -> Result<CheckReport
             }
             Ok(()) => {
                 findings.extend(journal_finding(storage, &candidate.superblock));
-                findings.extend(Survey::of(storage, &candidate.superblock).findings);
+                let survey = Survey::of(storage, &candidate.superblock);
+                findings.extend(survey.findings);
+                more_findings = survey.more_findings;
             }
         }
     }
     if findings.is_empty() {
         findings.push(Finding { structure: "pool", layer: None, message: error.to_string() });
     }
-    Ok(CheckReport { findings, ..CheckReport::default() })
+    Ok(CheckReport { findings, more_findings, ..CheckReport::default() })
 }
 
 fn journal_finding(storage: &dyn Storage, superblock: &Superblock) -> Option<Finding> {

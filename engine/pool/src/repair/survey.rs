@@ -3,11 +3,11 @@
 //! Unlike opening, nothing here ends at the first damage. A page that cannot be read hides what is below
 //! it, and only that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use thinstore_storage::Storage;
 
-use crate::check::Finding;
+use crate::check::{Finding, MOST_FINDINGS};
 use crate::convert::{to_u64, to_usize};
 use crate::format::geometry::{Geometry, GroupIndex, TABLE_HEIGHT};
 use crate::format::layer::{LAYER_RECORD_BYTES, LAYER_RECORDS_PER_PAGE, LayerRecord};
@@ -30,6 +30,8 @@ pub(super) struct LostSubtree {
 pub(super) struct Survey {
     pub(super) records: Vec<LayerRecord>,
     pub(super) findings: Vec<Finding>,
+    /// Findings beyond those listed.
+    pub(super) more_findings: u64,
     /// Slots of the layer table that nobody can say anything about.
     pub(super) lost_slots: u64,
     pub(super) lost_subtrees: Vec<LostSubtree>,
@@ -46,10 +48,11 @@ impl Survey {
             storage,
             geometry,
             damaged_pages: HashMap::new(),
-            visits_left: 0,
+            seen: HashSet::new(),
             survey: Survey {
                 records: Vec::new(),
                 findings: Vec::new(),
+                more_findings: 0,
                 lost_slots: 0,
                 lost_subtrees: Vec::new(),
                 saved_bitmaps: vec![BlockPtr::NULL; to_usize(geometry.group_count())],
@@ -57,9 +60,10 @@ impl Survey {
             },
         };
         walk.space_map(superblock.space_map, TABLE_HEIGHT, 0);
+        walk.seen.clear();
         walk.layer_table(superblock.layer_table, TABLE_HEIGHT, 0);
         for record in walk.survey.records.clone() {
-            walk.visits_left = geometry.pool_blocks;
+            walk.seen.clear();
             walk.map(&record, record.root, record.height, 0);
         }
         walk.survey.origins();
@@ -84,7 +88,11 @@ impl Survey {
     }
 
     fn add(&mut self, structure: &'static str, layer: Option<LayerId>, message: String) {
-        self.findings.push(Finding { structure, layer, message });
+        if self.findings.len() < MOST_FINDINGS {
+            self.findings.push(Finding { structure, layer, message });
+        } else {
+            self.more_findings += 1;
+        }
     }
 
     fn origins(&mut self) {
@@ -118,9 +126,9 @@ struct Walk<'a> {
     geometry: Geometry,
     /// Pages that were visited: is anything lost at or below them?
     damaged_pages: HashMap<PoolBlock, bool>,
-    /// Pages that the map walked over may still have: no more than the pool has blocks. A map that leads to
-    /// the same pages again and again would never end.
-    visits_left: u64,
+    /// Pages of the tree that is walked over. None stands in it twice, or a walk would go through the same pages
+    /// again and again, and never end.
+    seen: HashSet<PoolBlock>,
     survey: Survey,
 }
 
@@ -158,12 +166,13 @@ impl Walk<'_> {
         Ok(Page::from_disk(pointer.block(), pointer.crc(), &bytes[..]))
     }
 
-    fn visited_page(&mut self, pointer: BlockPtr) -> Result<Page, String> {
-        match self.visits_left.checked_sub(1) {
-            Some(left) => self.visits_left = left,
-            None => return Err("the map has more pages than the pool has blocks".to_owned()),
+    /// A page of the tree that is walked over.
+    fn tree_page(&mut self, pointer: BlockPtr) -> Result<Page, String> {
+        let page = self.page(pointer, PointerKind::Page)?;
+        if !self.seen.insert(pointer.block()) {
+            return Err(format!("the page at {} stands in it twice", pointer.block()));
         }
-        self.page(pointer, PointerKind::Page)
+        Ok(page)
     }
 
     /// Depth is that of the table, 3.
@@ -179,7 +188,7 @@ impl Walk<'_> {
             }
             return;
         }
-        match self.page(pointer, PointerKind::Page) {
+        match self.tree_page(pointer) {
             Ok(page) => {
                 for (index, below) in page.pointers().enumerate() {
                     self.space_map(below, level - 1, start + to_u64(index) * span(level - 1));
@@ -203,7 +212,7 @@ impl Walk<'_> {
             format!("the records of layers {first} to {}, level {level}: {why}", first + slots - 1)
         };
         if level > 0 {
-            match self.page(pointer, PointerKind::Page) {
+            match self.tree_page(pointer) {
                 Ok(page) => {
                     for (index, below) in page.pointers().enumerate() {
                         self.layer_table(below, level - 1, start + to_u64(index) * span(level - 1));
@@ -260,7 +269,7 @@ impl Walk<'_> {
             if self.damaged_pages.get(&block) == Some(&false) {
                 return false;
             }
-            self.visited_page(pointer)
+            self.tree_page(pointer)
         };
         let page = match page {
             Ok(page) => page,

@@ -101,7 +101,11 @@ fn repair(disk: Overlay, was_clean: bool) {
         Ok(repair) => repair,
         Err(error) => {
             assert!(!was_clean, "clean, and cannot be looked at for a repair: {error}");
-            return is_refusal(&error);
+            // What damaged maps see many times over may be more than fits.
+            if error.kind() != ErrorKind::Full {
+                is_refusal(&error);
+            }
+            return;
         }
     };
     assert!(!was_clean || repair.report().findings.is_empty(), "clean, and repaired all the same");

@@ -9,6 +9,8 @@ use super::{DATA_MARK, JOURNAL_BYTES, POOL_BYTES, UUID};
 use crate::overlay::{Blocks, Overlay};
 
 const DEVICE_BLOCKS: u64 = 70_000;
+/// The largest device there can be.
+const TALL_BLOCKS: u64 = 1 << 38;
 
 pub(super) fn options(read_only: bool) -> OpenOptions {
     OpenOptions { background: false, cache_bytes: 1 << 20, read_only, ..OpenOptions::default() }
@@ -61,6 +63,11 @@ pub(super) fn build(with_journal: bool) -> Blocks {
             child
         })
         .collect();
+    // A map as high as maps are: what goes through it without end does not come back.
+    let tall = NewLayer { size_bytes: Some(TALL_BLOCKS * BLOCK_BYTES), ..named("tall") };
+    let tall = pool.create_layer(tall).unwrap();
+    put(&pool, tall, 0, 4000, 2);
+    put(&pool, tall, TALL_BLOCKS - 2, 4100, 2);
     // A walk that has begun, a layer that stays for its children, references.
     pool.seal(children[5]).unwrap();
     let below = pool.snapshot(children[5], named("grandchild")).unwrap();
