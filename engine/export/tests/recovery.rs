@@ -177,6 +177,15 @@ fn a_process_that_waits_for_its_own_device_can_be_killed() {
     assert!(scratch.mounts().is_empty());
 }
 
+/// A signal is sent in a moment, and each thread takes note when it comes to that.
+fn is_stopped(process_id: &str) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{process_id}/task")).unwrap();
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    })
+}
+
 #[test]
 #[ignore = "needs root: FUSE and loop devices"]
 fn a_process_that_does_not_answer_is_left_alone_until_it_is_aborted() {
@@ -185,6 +194,7 @@ fn a_process_that_does_not_answer_is_left_alone_until_it_is_aborted() {
     let mut server = Server::start(&scratch.devices());
     let process_id = server.process.id().to_string();
     support::run("kill", &["-STOP", &process_id]);
+    wait_until("all of its threads to stop", || is_stopped(&process_id));
     let error = Exporter::recover(&scratch.devices()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InUse);
     assert!(error.to_string().contains("does not answer"), "{error}");

@@ -53,7 +53,7 @@ fn moments(entries: &[Entry], first: usize) -> Moments {
     moments
 }
 
-/// `count` cuts behind entry `first`, in order: a quarter of each kind of [`Moments`], or all of them where there
+/// `count` cuts behind entry `first`, in order: a quarter of each kind of `Moments`, or all of them where there
 /// are fewer, and any moments for the rest; each with nothing, everything, or a part of what was not flushed.
 pub fn choose(entries: &[Entry], first: usize, count: usize, random: &mut Random) -> Vec<Cut> {
     if entries.len() <= first {
