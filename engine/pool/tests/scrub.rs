@@ -459,6 +459,10 @@ fn disturb(pool: &Pool, seed: u64, going: &AtomicBool) {
     };
     let mut layers: Vec<LayerId> = vec![pool.create_layer(NewLayer::default()).unwrap()];
     while going.load(Ordering::Relaxed) {
+        // On a machine that has much else to do, what was removed comes back later than more is written.
+        if pool.usage().full_percent > 50 {
+            pool.wait_for_frees().unwrap();
+        }
         let at = below(layers.len() as u64) as usize;
         let id = layers[at];
         let sealed = pool.layer(id).unwrap().sealed;
