@@ -1,9 +1,9 @@
 //! Repairing a pool that does not open, or in which a check found damage.
 //!
 //! Nothing is patched. What one of the superblocks and the journal still lead to is read
-//! ([`survey`]), brought into a pool in memory by the operations of the engine itself, as opening does it
-//! ([`salvage`]), completed where layers lost the ones that they stand on ([`parents`], [`owners`]), and written by two
-//! checkpoints of the engine. All of that happens on an [`overlay`]: the storage is written only when the
+//! (`survey`), brought into a pool in memory by the operations of the engine itself, as opening does it
+//! (`salvage`), completed where layers lost the ones that they stand on (`parents`, `owners`), and written by two
+//! checkpoints of the engine. All of that happens on an `overlay`: the storage is written only when the
 //! outcome was checked, and on demand.
 //!
 //! What is given back, and how:
