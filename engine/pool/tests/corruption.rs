@@ -3,137 +3,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::as_conversions, clippy::panic)]
 
+mod damage;
+mod everything;
+
 use std::collections::{BTreeMap, HashSet};
-use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use thinstore_pool::{
-    BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions, Repair, ScrubReport,
+use damage::{Listening, Random, options, read_only};
+use everything::{
+    DATA_MARK, DEVICE_BLOCKS, GROUP_BLOCKS, POOL_BYTES, RING, SUMS, data, pool_of_everything,
 };
+use parking_lot::Mutex;
+use thinstore_pool::{BLOCK_BYTES, LayerId, Pool, Repair, ScrubReport};
 use thinstore_storage::{BlockDevice, CrashPolicy, ErrorKind, SimulatedDisk, Storage};
-
-const POOL_BYTES: u64 = 160 << 20;
-const DEVICE_BLOCKS: u64 = 70_000;
-const JOURNAL_BYTES: u64 = 256 << 10;
-/// Where the ring lies: after the head of group 0 (docs/format.md).
-const RING: std::ops::Range<u64> = 36..36 + JOURNAL_BYTES / BLOCK_BYTES;
-/// Where checksums of data lie in a group of so many blocks.
-const SUMS: std::ops::Range<u64> = 3..35;
-const GROUP_BLOCKS: u64 = 32_768;
-/// What each block of data begins with.
-const DATA_MARK: [u8; 8] = *b"a datum!";
-
-fn options() -> OpenOptions {
-    OpenOptions { background: false, cache_bytes: 1 << 20, ..OpenOptions::default() }
-}
-
-fn read_only() -> OpenOptions {
-    OpenOptions { read_only: true, ..options() }
-}
-
-fn data(number: u64, blocks: u64) -> Vec<u8> {
-    let mut bytes = vec![0; (blocks * BLOCK_BYTES) as usize];
-    for (index, block) in bytes.chunks_mut(BLOCK_BYTES as usize).enumerate() {
-        block.fill((number + index as u64) as u8 | 1);
-        block[..8].copy_from_slice(&DATA_MARK);
-        block[8..16].copy_from_slice(&number.to_le_bytes());
-    }
-    bytes
-}
-
-/// A pool with something of everything, as a process that was killed leaves it: a journal to replay, hidden
-/// and half freed layers, documents, bitmaps of two groups, both superblocks.
-fn pool_of_everything() -> SimulatedDisk {
-    let disk = Arc::new(SimulatedDisk::new(POOL_BYTES));
-    let pool_options = PoolOptions {
-        size_bytes: POOL_BYTES,
-        journal_bytes: Some(JOURNAL_BYTES),
-        default_device_size_bytes: DEVICE_BLOCKS * BLOCK_BYTES,
-        allocation_run_bytes: 4096,
-        uuid: Some([7; 16]),
-    };
-    Pool::create(&*disk, &pool_options).unwrap();
-    let pool = Pool::open(Arc::clone(&disk) as Arc<dyn Storage>, &options()).unwrap();
-    let named = |name: &str| NewLayer {
-        namespace: Namespace(1),
-        name: name.to_owned(),
-        ..NewLayer::default()
-    };
-    let base = pool.create_layer(named("base")).unwrap();
-    let device = pool.device(base).unwrap();
-    for (number, block) in (0..).zip([0, 255, 300, 66_000, 69_000]) {
-        device.write(block * BLOCK_BYTES, &data(number * 100, 12)).unwrap();
-    }
-    drop(device);
-    let document = pool.store_document(&[b'd'; 9000]).unwrap();
-    let mut transaction = pool.begin();
-    transaction.set_document(base, Some(document));
-    pool.commit(transaction).unwrap();
-    pool.seal(base).unwrap();
-    pool.sum_sealed().unwrap();
-    let mut children = Vec::new();
-    for number in 0..20 {
-        let child = pool.snapshot(base, named(&format!("child-{number}"))).unwrap();
-        let start = number * 13 % 300;
-        pool.device(child).unwrap().write(start * BLOCK_BYTES, &data(1000 + number, 6)).unwrap();
-        children.push(child);
-    }
-    pool.checkpoint().unwrap();
-    // Some of it in the journal alone.
-    for child in &children[..6] {
-        pool.device(*child).unwrap().write(400 * BLOCK_BYTES, &data(5000, 3)).unwrap();
-        pool.seal_snapshot(*child, named(&format!("copy of {child}"))).unwrap();
-    }
-    pool.remove(children[7]).unwrap();
-    pool.remove(children[8]).unwrap();
-    pool.device(children[9]).unwrap().discard(0, 2 << 20).unwrap();
-    for _ in 0..3 {
-        pool.flush().unwrap();
-    }
-    disk.crash_with(CrashPolicy::KeepAll)
-}
-
-/// Notes which blocks are read.
-struct Listening {
-    disk: SimulatedDisk,
-    read: Mutex<HashSet<u64>>,
-}
-
-impl Storage for Listening {
-    fn size_bytes(&self) -> u64 {
-        self.disk.size_bytes()
-    }
-    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let blocks =
-            offset_bytes / BLOCK_BYTES..(offset_bytes + buffer.len() as u64).div_ceil(BLOCK_BYTES);
-        self.read.lock().extend(blocks);
-        self.disk.read_at(offset_bytes, buffer)
-    }
-    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
-        self.disk.write_at(offset_bytes, data)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.disk.sync()
-    }
-    fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
-        self.disk.punch_hole(offset_bytes, length_bytes)
-    }
-    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
-        self.disk.reserve(offset_bytes, length_bytes)
-    }
-    fn grow(&self, size_bytes: u64) -> io::Result<()> {
-        self.disk.grow(size_bytes)
-    }
-    fn drop_cache(&self) -> io::Result<()> {
-        self.disk.drop_cache()
-    }
-    fn name(&self) -> String {
-        self.disk.name()
-    }
-}
 
 type Contents = BTreeMap<LayerId, (String, BTreeMap<u64, Vec<u8>>)>;
 
@@ -203,19 +87,6 @@ fn scrub(disk: Arc<dyn Storage>) -> thinstore_storage::Result<(Pool, ScrubReport
     let report = pool.scrub(&[], &mut |_| ControlFlow::Continue(()));
     assert!(report.complete);
     Ok((pool, report))
-}
-
-/// A small generator (SplitMix64; Steele, Lea and Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
 }
 
 struct Search {

@@ -3,13 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::as_conversions, clippy::panic)]
 
+mod damage;
+
 use std::collections::{BTreeMap, HashSet};
-use std::io;
 use std::sync::Arc;
 
+use damage::{Listening, Random, options, read_only};
 use parking_lot::Mutex;
 use thinstore_pool::{
-    BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions, Repair, RepairReport,
+    BLOCK_BYTES, LayerId, Namespace, NewLayer, Pool, PoolOptions, Repair, RepairReport,
 };
 use thinstore_storage::{BlockDevice, CrashPolicy, ErrorKind, SimulatedDisk, Storage};
 
@@ -21,27 +23,6 @@ const SUPERBLOCKS: [u64; 2] = [0, 35];
 const RING: std::ops::Range<u64> = 36..36 + JOURNAL_BYTES / BLOCK_BYTES;
 /// What each block of data begins with.
 const DATA_MARK: [u8; 8] = *b"a datum!";
-
-fn options() -> OpenOptions {
-    OpenOptions { background: false, cache_bytes: 1 << 20, ..OpenOptions::default() }
-}
-
-fn read_only() -> OpenOptions {
-    OpenOptions { read_only: true, ..options() }
-}
-
-/// A small generator (SplitMix64; Steele, Lea and Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
-}
 
 fn data(number: u64, blocks: u64) -> Vec<u8> {
     let mut bytes = vec![0; (blocks * BLOCK_BYTES) as usize];
@@ -158,45 +139,6 @@ fn contents(pool: &Pool) -> Contents {
         contents.insert(info.id, (info.name, blocks));
     }
     contents
-}
-
-/// Notes which blocks are read.
-struct Listening {
-    disk: SimulatedDisk,
-    read: Mutex<HashSet<u64>>,
-}
-
-impl Storage for Listening {
-    fn size_bytes(&self) -> u64 {
-        self.disk.size_bytes()
-    }
-    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let blocks =
-            offset_bytes / BLOCK_BYTES..(offset_bytes + buffer.len() as u64).div_ceil(BLOCK_BYTES);
-        self.read.lock().extend(blocks);
-        self.disk.read_at(offset_bytes, buffer)
-    }
-    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
-        self.disk.write_at(offset_bytes, data)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.disk.sync()
-    }
-    fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
-        self.disk.punch_hole(offset_bytes, length_bytes)
-    }
-    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
-        self.disk.reserve(offset_bytes, length_bytes)
-    }
-    fn grow(&self, size_bytes: u64) -> io::Result<()> {
-        self.disk.grow(size_bytes)
-    }
-    fn drop_cache(&self) -> io::Result<()> {
-        self.disk.drop_cache()
-    }
-    fn name(&self) -> String {
-        self.disk.name()
-    }
 }
 
 struct Patient {
