@@ -105,6 +105,15 @@ fn a_volume_outlives_the_container_that_wrote_it_and_is_shared() {
         mounts.contains("\"Type\":\"volume\"") && mounts.contains("\"Name\":\"pages\""),
         "{mounts}"
     );
+    // A container that was stopped can be started again, so it still needs its volume.
+    store.ok(&["rm", "--force", "web4"]);
+    store.ok(&["stop", "web3"]);
+    store.refused(&[4], &["volume", "rm", "pages"], &["'pages'", "'web3'", "remove that first"]);
+    store.ok(&["volume", "prune", "--all", "--force"]);
+    store.ok(&["start", "web3"]);
+    assert_eq!(shell(&store, "web3", "cat /srv/page"), "both\n");
+    store.ok(&["rm", "--force", "web3"]);
+    store.ok(&["volume", "rm", "pages"]);
     end(store);
 }
 

@@ -33,9 +33,9 @@ enum VolumeCommand {
     Ls,
     /// Describe volumes as JSON in Docker's shape
     Inspect(Inspect),
-    /// Remove volumes that no mounted container uses
+    /// Remove volumes that no container uses
     Rm(Names),
-    /// Remove all volumes that no mounted container uses
+    /// Remove all volumes that no container uses
     Prune(Prune),
 }
 
@@ -187,7 +187,7 @@ impl Prune {
     /// Asks on a terminal. Nobody is there to answer anywhere else.
     fn is_wanted(&self) -> Result<bool, Failure> {
         let which = if self.all { "" } else { "anonymous " };
-        let what = format!("this removes all {which}volumes that no mounted container uses");
+        let what = format!("this removes all {which}volumes that no container uses");
         if !io::stdin().is_terminal() {
             return Err(Failure::usage(format!("{what}; say that you mean it with --force")));
         }

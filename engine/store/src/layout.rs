@@ -37,6 +37,11 @@ impl Layout {
         self.root.join("containers")
     }
 
+    /// How to run a container that was run, and what was mounted over it.
+    pub fn run_record(&self, id: &str) -> PathBuf {
+        self.containers().join(id).join("run.json")
+    }
+
     /// What the daemon says of itself: `{"pid", "started", "socket", "version"}`.
     pub fn daemon_json(&self) -> PathBuf {
         self.root.join("daemon.json")

@@ -167,10 +167,10 @@ pub trait Operations: Send + Sync {
     /// Makes a volume. One of that name, with the same labels, is there already: no error.
     fn create_volume(&self, request: &VolumeCreateRequest) -> Result<VolumeSummary>;
 
-    /// Removes a volume that no mounted container uses.
+    /// Removes a volume that no container uses: none that is mounted, and none that was run with it.
     fn remove_volume(&self, request: &NameRequest) -> Result<()>;
 
-    /// Removes all volumes that no mounted container uses.
+    /// Removes all volumes that no container uses.
     fn prune_volumes(&self, request: &VolumePruneRequest) -> Result<PrunedVolumes>;
 
     /// Looks at every structure of the pool; writes nothing.

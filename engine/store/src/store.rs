@@ -12,6 +12,7 @@ use thinstore_storage::{Error, ErrorKind, FileOptions, Result};
 use crate::attachments::{Attachments, kernel_can_export};
 use crate::catalog::Catalog;
 use crate::layout::{Layout, make_private_directory, sync_directory};
+use crate::mounts::THIN;
 use crate::operations::{Input, Operations, Progress};
 use crate::size::format_size;
 use crate::takeover::open_pool_file;
@@ -23,6 +24,7 @@ use crate::types::{
     PrunedVolumes, RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry,
     UsageReport, UsageRequest, VolumeCreateRequest, VolumePruneRequest, VolumeSummary,
 };
+use crate::volumes::Volumes;
 
 /// The largest device: three levels above the data pages of the map.
 pub const DEVICE_SIZE_LIMIT_BYTES: u64 = 1 << 50;
@@ -133,8 +135,7 @@ pub struct Store {
     publishing: Mutex<()>,
     /// Held through an import.
     importing: Mutex<()>,
-    /// Held while volumes come, are filled and go.
-    volumes: Mutex<()>,
+    volumes: Volumes,
 }
 
 impl Store {
@@ -205,6 +206,7 @@ impl Store {
             OpenOptions { read_only, background: !read_only, on_full, ..OpenOptions::default() };
         let pool = Pool::open(Arc::new(storage), &options)?;
         let attachments = Attachments::new(layout.clone());
+        let volumes = Volumes::new(layout.clone());
         let store = Store {
             layout,
             pool,
@@ -212,7 +214,7 @@ impl Store {
             attachments,
             publishing: Mutex::default(),
             importing: Mutex::default(),
-            volumes: Mutex::default(),
+            volumes,
         };
         if !read_only {
             store.clean_up_after_a_crash()?;
@@ -228,7 +230,8 @@ impl Store {
         }
         self.thaw_what_was_frozen()?;
         self.attachments.recover()?;
-        self.forget_stale_mounts()
+        // binds and tmpfs that lay over a dead file system went with it
+        self.mount_records().forget_all_of(THIN)
     }
 
     /// Where its parts are.
@@ -260,7 +263,7 @@ impl Store {
         &self.importing
     }
 
-    pub(crate) fn volumes_lock(&self) -> &Mutex<()> {
+    pub(crate) fn volumes_of_store(&self) -> &Volumes {
         &self.volumes
     }
 
@@ -527,19 +530,19 @@ impl Operations for Store {
     }
 
     fn volumes(&self) -> Result<Vec<VolumeSummary>> {
-        self.list_volumes()
+        self.volumes.list()
     }
 
     fn create_volume(&self, request: &VolumeCreateRequest) -> Result<VolumeSummary> {
-        self.make_volume(request)
+        self.volumes.create(request)
     }
 
     fn remove_volume(&self, request: &NameRequest) -> Result<()> {
-        self.remove_one_volume(&request.name)
+        self.volumes.remove(&request.name)
     }
 
     fn prune_volumes(&self, request: &VolumePruneRequest) -> Result<PrunedVolumes> {
-        self.remove_unused_volumes(*request)
+        self.volumes.prune(*request)
     }
 
     fn check(&self) -> Result<CheckSummary> {

@@ -19,7 +19,7 @@ impl Store {
         let catalog = self.catalog();
         let images = self.image_usages(&catalog)?;
         let containers = self.container_usages(&catalog)?;
-        let volumes = self.volume_usages()?;
+        let volumes = self.volumes_of_store().usages()?;
         let summary = UsageSummary {
             images: image_totals(&catalog, &images),
             containers: container_totals(&containers),

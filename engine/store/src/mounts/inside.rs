@@ -17,70 +17,73 @@ use thinstore_export::{MountFlags, TmpfsOptions, Unmount, mount_bind, mount_tmpf
 use thinstore_storage::{Error, ErrorKind, Result};
 
 use crate::names::VolumeName;
-use crate::store::Store;
 use crate::types::{MountKind, MountSpecification};
+use crate::volumes::Volumes;
 
 /// Where a destination is seen from outside, if no symbolic link leads elsewhere.
 pub(super) fn shown_at(directory: &Path, destination: &Path) -> PathBuf {
     directory.join(destination.strip_prefix("/").unwrap_or(destination))
 }
 
-impl Store {
-    /// Mounts all of them, or none.
-    pub(super) fn mount_inside(
-        &self,
-        directory: &Path,
-        specifications: &[MountSpecification],
-    ) -> Result<()> {
-        let mut done: Vec<PathBuf> = Vec::new();
-        for specification in specifications {
-            match self.mount_one(directory, specification) {
-                Ok(target) => done.push(target),
-                Err(error) => {
-                    for target in done.iter().rev() {
-                        drop(unmount(target, Unmount::Normal));
-                    }
-                    let place = specification.destination.display();
-                    return Err(error.context(format!("the mount at {place}")));
+/// Mounts all of them below a container's mount, or none. The container's mount is recorded, so that
+/// the volumes count as used.
+pub(crate) fn mount_inside(
+    volumes: &Volumes,
+    directory: &Path,
+    specifications: &[MountSpecification],
+) -> Result<()> {
+    let mut done: Vec<PathBuf> = Vec::new();
+    for specification in specifications {
+        match mount_one(volumes, directory, specification) {
+            Ok(target) => done.push(target),
+            Err(error) => {
+                for target in done.iter().rev() {
+                    drop(unmount(target, Unmount::Normal));
                 }
+                let place = specification.destination.display();
+                return Err(error.context(format!("the mount at {place}")));
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    fn mount_one(&self, directory: &Path, specification: &MountSpecification) -> Result<PathBuf> {
-        let read_only = specification.read_only;
-        let text = specification.source.as_deref().unwrap_or_default();
-        let source = match specification.kind {
-            MountKind::Volume => {
-                let name = VolumeName::parse(text)?;
-                let target = make_target(directory, &specification.destination, true)?;
-                let source = self.volume_for_mount(&name, &target, !specification.no_copy)?;
-                let flags = MountFlags { read_only, ..MountFlags::default() };
-                mount_bind(&source, &target, true, flags)?;
-                return Ok(target);
-            }
-            MountKind::Bind => host_path(text, specification.create_source)?,
-            MountKind::Tmpfs => {
-                let target = make_target(directory, &specification.destination, true)?;
-                let flags = MountFlags {
-                    read_only,
-                    no_set_user_id: true,
-                    no_devices: true,
-                    no_execution: true,
-                    ..MountFlags::default()
-                };
-                let size_bytes = specification.tmpfs_size_bytes;
-                let mode = specification.tmpfs_mode;
-                mount_tmpfs(&target, &TmpfsOptions { flags, size_bytes, mode })?;
-                return Ok(target);
-            }
-        };
-        let target = make_target(directory, &specification.destination, source.is_dir())?;
-        let flags = MountFlags { read_only, ..MountFlags::default() };
-        mount_bind(&source, &target, true, flags)?;
-        Ok(target)
-    }
+fn mount_one(
+    volumes: &Volumes,
+    directory: &Path,
+    specification: &MountSpecification,
+) -> Result<PathBuf> {
+    let read_only = specification.read_only;
+    let text = specification.source.as_deref().unwrap_or_default();
+    let source = match specification.kind {
+        MountKind::Volume => {
+            let name = VolumeName::parse(text)?;
+            let target = make_target(directory, &specification.destination, true)?;
+            let source = volumes.prepare(&name, &target, !specification.no_copy)?;
+            let flags = MountFlags { read_only, ..MountFlags::default() };
+            mount_bind(&source, &target, true, flags)?;
+            return Ok(target);
+        }
+        MountKind::Bind => host_path(text, specification.create_source)?,
+        MountKind::Tmpfs => {
+            let target = make_target(directory, &specification.destination, true)?;
+            let flags = MountFlags {
+                read_only,
+                no_set_user_id: true,
+                no_devices: true,
+                no_execution: true,
+                ..MountFlags::default()
+            };
+            let size_bytes = specification.tmpfs_size_bytes;
+            let mode = specification.tmpfs_mode;
+            mount_tmpfs(&target, &TmpfsOptions { flags, size_bytes, mode })?;
+            return Ok(target);
+        }
+    };
+    let target = make_target(directory, &specification.destination, source.is_dir())?;
+    let flags = MountFlags { read_only, ..MountFlags::default() };
+    mount_bind(&source, &target, true, flags)?;
+    Ok(target)
 }
 
 fn host_path(text: &str, create: bool) -> Result<PathBuf> {

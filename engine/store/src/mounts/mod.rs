@@ -2,34 +2,30 @@
 
 mod growing;
 mod inside;
+mod over;
+mod record;
 mod specification;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use thinstore_export::{Ext4Options, MountFlags, Unmount, mount_ext4, mounts, unmount};
+use thinstore_export::{Ext4Options, MountFlags, Unmount, mount_ext4, unmount};
 use thinstore_pool::LayerInfo;
 use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
 
 use crate::attachments::Place;
 use crate::catalog::uid_text;
 use crate::daemon::mount_namespace;
-use crate::layout::{make_private_directory, remove_durably, write_durably};
 use crate::store::Store;
 use crate::types::{
-    AttachOutcome, AttachRequest, DetachOutcome, MountInfo, MountKind, MountOutcome, MountRequest,
-    MountSpecification,
+    AttachOutcome, AttachRequest, DetachOutcome, MountInfo, MountOutcome, MountRequest,
 };
 
-/// What the kernel does not remember of a mount: which volumes and folders of the host were asked for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct MountRecord {
-    pub(crate) name: String,
-    pub(crate) directory: PathBuf,
-    pub(crate) read_only: bool,
-    pub(crate) mounts: Vec<MountSpecification>,
-}
+pub(crate) use inside::mount_inside;
+pub(crate) use over::{
+    existing_directory, mount_infos, ordered, refuse_unusable, unmount_with_all_below,
+};
+pub(crate) use record::{MountRecord, MountRecords, THIN};
 
 impl Store {
     pub(crate) fn attach_container(&self, request: &AttachRequest) -> Result<AttachOutcome> {
@@ -67,6 +63,7 @@ impl Store {
         let _held = lock.lock();
         let record = MountRecord {
             name: name.clone(),
+            driver: THIN.to_owned(),
             directory: directory.clone(),
             read_only: request.read_only,
             mounts: ordered(&request.mounts)?,
@@ -77,7 +74,8 @@ impl Store {
         }
         refuse_unusable(&directory)?;
         let was_attached = place.is_some();
-        self.remember_mount(&record)?;
+        let id = uid_text(self.catalog().container(&name)?);
+        self.mount_records().remember(&id, &record)?;
         let mounted = self.attach_device(&name, false).and_then(|device| {
             self.mount_device(&device, &record)?;
             Ok(device)
@@ -91,7 +89,7 @@ impl Store {
                 if !was_attached {
                     drop(self.attachments().detach(&name));
                 }
-                drop(self.forget_mount(self.catalog().container(&name)?));
+                drop(self.mount_records().forget(&id));
                 Err(error)
             }
         }
@@ -108,7 +106,7 @@ impl Store {
             self.grow_file_system(device, &record.name)?;
         }
         mount_ext4(device, &record.directory, &options)?;
-        let filled = self.mount_inside(&record.directory, &record.mounts);
+        let filled = mount_inside(self.volumes_of_store(), &record.directory, &record.mounts);
         if filled.is_err() {
             drop(unmount(&record.directory, Unmount::Normal));
         }
@@ -165,7 +163,9 @@ impl Store {
         let mounted = self.attachments().place_of(&name)?.and_then(|place| place.mount);
         if let Some(mount) = &mounted {
             self.attachments().hurry(&name, true);
-            let unmounted = self.unmount_directory(&mount.mount_point, record.as_ref());
+            let above = record.as_ref().map(|record| record.mounts.as_slice()).unwrap_or_default();
+            let volumes = self.volumes_of_store();
+            let unmounted = unmount_with_all_below(volumes, &mount.mount_point, above);
             self.attachments().hurry(&name, false);
             unmounted
                 .map_err(|error| error.context(format!("the container '{name}' stays mounted")))?;
@@ -179,108 +179,23 @@ impl Store {
         Ok(DetachOutcome { name, was_attached: was_mounted })
     }
 
-    /// Unmounts a directory and all below it, the latest first. If something is in use, what was below
-    /// is mounted again.
-    fn unmount_directory(&self, directory: &Path, record: Option<&MountRecord>) -> Result<()> {
-        let below: Vec<PathBuf> = mounts()?
-            .into_iter()
-            .rev()
-            .map(|entry| entry.mount_point)
-            .filter(|point| point != directory && point.starts_with(directory))
-            .collect();
-        let result = below
-            .iter()
-            .map(PathBuf::as_path)
-            .chain([directory])
-            .try_for_each(|point| unmount(point, Unmount::Normal));
-        if result.is_err()
-            && let Some(record) = record
-        {
-            let missing: Vec<MountSpecification> = record
-                .mounts
-                .iter()
-                .filter(|one| {
-                    let point = inside::shown_at(directory, &one.destination);
-                    !mounts()
-                        .is_ok_and(|table| table.iter().any(|entry| entry.mount_point == point))
-                })
-                .cloned()
-                .collect();
-            if let Err(error) = self.mount_inside(directory, &missing) {
-                tracing::error!("{error}");
-            }
-        }
-        result
+    pub(crate) fn mount_records(&self) -> MountRecords {
+        MountRecords::new(self.layout().clone())
     }
 
-    fn mount_record_path(&self, container: &LayerInfo) -> PathBuf {
-        self.layout().mounts().join(format!("{}.json", uid_text(container)))
-    }
-
-    fn remember_mount(&self, record: &MountRecord) -> Result<()> {
-        make_private_directory(&self.layout().run())?;
-        make_private_directory(&self.layout().mounts())?;
-        let text = serde_json::to_vec(record).map_err(|error| {
-            Error::new(ErrorKind::Io, format!("cannot note what is mounted: {error}"))
-        })?;
-        let catalog = self.catalog();
-        write_durably(&self.mount_record_path(catalog.container(&record.name)?), &text)
-    }
-
-    /// What was asked for at a container's mount; none if it is not mounted by us.
     pub(crate) fn mount_record(&self, container: &LayerInfo) -> Result<Option<MountRecord>> {
-        let path = self.mount_record_path(container);
-        match std::fs::read(&path) {
-            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io(format!("cannot read {}", path.display()), error)),
-        }
+        self.mount_records().read(&uid_text(container))
     }
 
     pub(crate) fn forget_mount(&self, container: &LayerInfo) -> Result<()> {
-        remove_durably(&self.mount_record_path(container))
-    }
-
-    /// After a crash nothing is mounted any more; binds and tmpfs that lay over a dead file system went
-    /// with it.
-    pub(crate) fn forget_stale_mounts(&self) -> Result<()> {
-        let Ok(entries) = std::fs::read_dir(self.layout().mounts()) else { return Ok(()) };
-        for entry in entries.flatten() {
-            remove_durably(&entry.path())?;
-        }
-        Ok(())
+        self.mount_records().forget(&uid_text(container))
     }
 
     /// What is mounted over a container, as Docker lists it.
     pub(crate) fn mount_infos(&self, container: &LayerInfo) -> Result<Vec<MountInfo>> {
         let record = self.mount_record(container)?;
-        let infos = record.map(|record| record.mounts).unwrap_or_default().into_iter();
-        Ok(infos.map(|one| self.mount_info(one)).collect())
-    }
-
-    fn mount_info(&self, specification: MountSpecification) -> MountInfo {
-        let source = specification.source.unwrap_or_default();
-        let mut info = MountInfo {
-            kind: specification.kind.name().to_owned(),
-            destination: specification.destination.display().to_string(),
-            mode: if specification.read_only { "ro" } else { "" }.to_owned(),
-            writable: !specification.read_only,
-            ..MountInfo::default()
-        };
-        match specification.kind {
-            MountKind::Volume => {
-                let data = self.layout().volumes().join(&source).join("_data");
-                info.source = data.display().to_string();
-                info.name = source;
-                info.driver = "local".to_owned();
-            }
-            MountKind::Bind => {
-                info.source = source;
-                info.propagation = "rprivate".to_owned();
-            }
-            MountKind::Tmpfs => {}
-        }
-        info
+        let mounts = record.map(|record| record.mounts).unwrap_or_default();
+        Ok(mount_infos(self.volumes_of_store(), mounts))
     }
 }
 
@@ -292,53 +207,4 @@ fn refuse_other_namespace(request: &MountRequest) -> Result<()> {
         )),
         _ => Ok(()),
     }
-}
-
-/// The directory without links in its path.
-fn existing_directory(directory: &Path) -> Result<PathBuf> {
-    let found = directory.canonicalize().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::new(
-            ErrorKind::NotFound,
-            format!("the mount point {} is not there; make it first", directory.display()),
-        ),
-        _ => Error::io(format!("cannot look at the mount point {}", directory.display()), error),
-    })?;
-    if !found.is_dir() {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            format!("the mount point {} is not a folder; choose one", directory.display()),
-        ));
-    }
-    Ok(found)
-}
-
-/// A mount point must be empty, so that nothing is hidden by accident.
-fn refuse_unusable(directory: &Path) -> Result<()> {
-    let mut entries = std::fs::read_dir(directory).map_err(|error| {
-        Error::io(format!("cannot look into the mount point {}", directory.display()), error)
-    })?;
-    if entries.next().is_some() {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            format!("the mount point {} is not empty; choose an empty folder", directory.display()),
-        ));
-    }
-    Ok(())
-}
-
-/// Outer destinations before inner ones, and none twice.
-fn ordered(mounts: &[MountSpecification]) -> Result<Vec<MountSpecification>> {
-    let mut ordered = mounts.to_vec();
-    ordered.sort_by(|a, b| a.destination.cmp(&b.destination));
-    for pair in ordered.windows(2) {
-        if let [first, second] = pair
-            && first.destination == second.destination
-        {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!("two mounts are wanted at {}; leave one out", first.destination.display()),
-            ));
-        }
-    }
-    Ok(ordered)
 }

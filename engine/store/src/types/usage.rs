@@ -85,7 +85,7 @@ pub struct ContainerUsage {
 pub struct VolumeUsage {
     /// The name.
     pub name: String,
-    /// How many mounted containers use it.
+    /// How many containers use it.
     pub links: u64,
     /// Everything in it.
     pub size_bytes: u64,
@@ -102,7 +102,7 @@ pub struct VolumeUsage {
 pub struct UsageTotals {
     /// How many there are.
     pub total: u64,
-    /// How many are in use: images with containers, attached containers, mounted volumes.
+    /// How many are in use: images with containers, attached containers, volumes that containers use.
     pub active: u64,
     /// What they take together, shared parts once.
     pub size_bytes: u64,

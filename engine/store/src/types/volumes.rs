@@ -32,7 +32,7 @@ pub struct VolumeSummary {
     pub labels: BTreeMap<String, String>,
     /// It was made without a name.
     pub anonymous: bool,
-    /// The mounted containers that use it.
+    /// The containers that use it: those that are mounted with it, and those that were run with it.
     pub used_by: Vec<String>,
 }
 

@@ -7,25 +7,25 @@ use thinstore_archive::{HostTree, copy_tree};
 use thinstore_filesystem::DirectoryTree;
 use thinstore_storage::{Error, Result};
 
+use super::Volumes;
+use super::lock::Locked;
 use crate::layout::{make_private_directory, sync_directory};
 use crate::names::VolumeName;
-use crate::store::Store;
 
 /// Where the content is gathered, beside the data that it becomes by a rename.
 const FILLING: &str = "_filling";
 
-impl Store {
+impl Volumes {
     /// The data folder of a volume that is going to be mounted over `target`, a folder of a mounted
     /// container. A volume that is not there is made; one that is empty gets a copy of what is in the folder,
-    /// and its owner and mode, unless that is not wanted.
-    pub(crate) fn volume_for_mount(
-        &self,
-        name: &VolumeName,
-        target: &Path,
-        copy: bool,
-    ) -> Result<PathBuf> {
-        let _held = self.volumes_lock().lock();
-        let data = self.require_volume(name, &Default::default())?;
+    /// and its owner and mode, unless that is not wanted. Others who want the same volume wait for that.
+    ///
+    /// The container's mount must be recorded, or the volume might be removed before it is mounted.
+    pub(crate) fn prepare(&self, name: &VolumeName, target: &Path, copy: bool) -> Result<PathBuf> {
+        let held = self.lock()?;
+        let data = self.require(name, &Default::default())?;
+        drop(held);
+        let _held = Locked::folder(&self.folder(name))?;
         if copy && is_empty(&data)? && !is_empty(target)? {
             self.fill(name, &data, target)?;
         }
@@ -34,7 +34,7 @@ impl Store {
 
     /// A crash leaves the empty volume and a part of a copy, which the next fill removes.
     fn fill(&self, name: &VolumeName, data: &Path, target: &Path) -> Result<()> {
-        let folder = self.volume_folder(name);
+        let folder = self.folder(name);
         let filling = folder.join(FILLING);
         let failed = |error| Error::io(format!("cannot fill the volume '{name}'"), error);
         match std::fs::remove_dir_all(&filling) {

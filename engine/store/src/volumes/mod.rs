@@ -1,11 +1,15 @@
 //! Volumes: folders of the store that outlive containers, `volumes/NAME/_data`, each with a record of what
-//! its maker said, `volumes/NAME/volume.json`.
+//! its maker said, `volumes/NAME/volume.json`. Containers of all drivers share them; there need be no pool.
 //!
 //! A volume is made whole under a name that no volume can have, and gets its own by a rename; it goes
 //! the other way round. What a crash leaves of either has such a name, and is removed with the next one.
 
 mod fill;
+mod lock;
 mod record;
+#[cfg(test)]
+mod tests;
+mod users;
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::MetadataExt;
@@ -13,66 +17,85 @@ use std::path::{Path, PathBuf};
 
 use thinstore_storage::{Error, ErrorKind, Result};
 
+use self::lock::Locked;
 use self::record::VolumeRecord;
-use crate::layout::{make_private_directory, sync_directory};
+use self::users::Uses;
+use crate::layout::{Layout, make_private_directory, sync_directory};
 use crate::listing::count;
 use crate::names::VolumeName;
-use crate::store::Store;
 use crate::time::rfc3339;
 use crate::types::{
-    MountKind, PrunedVolumes, VolumeCreateRequest, VolumePruneRequest, VolumeSummary, VolumeUsage,
+    PrunedVolumes, VolumeCreateRequest, VolumePruneRequest, VolumeSummary, VolumeUsage,
 };
 
 /// What a volume that is being made or removed begins with: no volume's name does.
 const UNFINISHED: &str = ".unfinished-";
 
-impl Store {
-    /// The folder of a volume's data.
-    pub(crate) fn volume_data(&self, name: &VolumeName) -> PathBuf {
-        self.layout().volumes().join(name.as_str()).join("_data")
+/// The volumes of a store. Several processes may have them open at once.
+pub(crate) struct Volumes {
+    layout: Layout,
+}
+
+impl Volumes {
+    pub(crate) fn new(layout: Layout) -> Volumes {
+        Volumes { layout }
     }
 
-    fn volume_folder(&self, name: &VolumeName) -> PathBuf {
-        self.layout().volumes().join(name.as_str())
+    /// Where the data of a volume of this name is, if it is there.
+    pub(crate) fn data_of(&self, name: &str) -> PathBuf {
+        self.layout.volumes().join(name).join("_data")
     }
 
-    /// Makes a volume if it is not there; its data folder.
-    fn require_volume(
-        &self,
-        name: &VolumeName,
-        labels: &BTreeMap<String, String>,
-    ) -> Result<PathBuf> {
-        let folder = self.volume_folder(name);
-        let data = self.volume_data(name);
+    fn folder(&self, name: &VolumeName) -> PathBuf {
+        self.layout.volumes().join(name.as_str())
+    }
+
+    fn data(&self, name: &VolumeName) -> PathBuf {
+        self.data_of(name.as_str())
+    }
+
+    /// The right to make and remove volumes.
+    fn lock(&self) -> Result<Locked> {
+        let volumes = self.layout.volumes();
+        make_private_directory(&volumes)?;
+        Locked::folder(&volumes)
+    }
+
+    /// Makes a volume if it is not there; its data folder. The caller holds the lock.
+    fn require(&self, name: &VolumeName, labels: &BTreeMap<String, String>) -> Result<PathBuf> {
+        let data = self.data(name);
         if data.is_dir() {
             return Ok(data);
         }
         let failed = |error| Error::io(format!("cannot make the volume '{name}'"), error);
-        let volumes = self.layout().volumes();
-        make_private_directory(&volumes)?;
-        self.remove_unfinished_volumes()?;
-        let fresh = volumes.join(format!("{UNFINISHED}{name}"));
-        make_private_directory(&fresh)?;
+        self.remove_unfinished()?;
+        let fresh = self.unfinished().map_err(failed)?;
         std::fs::create_dir(fresh.join("_data")).map_err(failed)?;
         VolumeRecord::new(labels.clone()).write(&fresh)?;
-        std::fs::rename(&fresh, &folder).map_err(failed)?;
-        sync_directory(&volumes)?;
+        std::fs::rename(&fresh, self.folder(name)).map_err(failed)?;
+        sync_directory(&self.layout.volumes())?;
         Ok(data)
     }
 
-    fn remove_unfinished_volumes(&self) -> Result<()> {
-        let volumes = self.layout().volumes();
+    /// A new folder of a name that no volume has, for its owner alone.
+    fn unfinished(&self) -> std::io::Result<PathBuf> {
+        let mut builder = tempfile::Builder::new();
+        Ok(builder.prefix(UNFINISHED).tempdir_in(self.layout.volumes())?.keep())
+    }
+
+    fn remove_unfinished(&self) -> Result<()> {
+        let volumes = self.layout.volumes();
         let failed = |error| Error::io(format!("cannot clean {}", volumes.display()), error);
         for entry in std::fs::read_dir(&volumes).map_err(failed)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                std::fs::remove_dir_all(entry.path()).map_err(failed)?;
+                remove_all(&entry.path()).map_err(failed)?;
             }
         }
         Ok(())
     }
 
-    fn volume_names(&self) -> Result<Vec<VolumeName>> {
-        let folder = self.layout().volumes();
+    fn names(&self) -> Result<Vec<VolumeName>> {
+        let folder = self.layout.volumes();
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -82,16 +105,16 @@ impl Store {
         };
         let name = |entry: std::fs::DirEntry| {
             let name = VolumeName::parse(&entry.file_name().to_string_lossy()).ok()?;
-            self.volume_data(&name).is_dir().then_some(name)
+            self.data(&name).is_dir().then_some(name)
         };
         let mut names: Vec<VolumeName> = entries.flatten().filter_map(name).collect();
         names.sort();
         Ok(names)
     }
 
-    fn existing_volume(&self, name: &str) -> Result<VolumeName> {
+    fn existing(&self, name: &str) -> Result<VolumeName> {
         let name = VolumeName::parse(name)?;
-        if self.volume_data(&name).is_dir() {
+        if self.data(&name).is_dir() {
             return Ok(name);
         }
         Err(Error::new(
@@ -100,38 +123,41 @@ impl Store {
         ))
     }
 
-    pub(crate) fn list_volumes(&self) -> Result<Vec<VolumeSummary>> {
-        let used = self.volumes_in_use()?;
-        self.volume_names()?.iter().map(|name| self.volume_summary(name, &used)).collect()
+    pub(crate) fn list(&self) -> Result<Vec<VolumeSummary>> {
+        let uses = self.uses()?;
+        let mut volumes = Vec::new();
+        for name in self.names()? {
+            match self.summary(&name, &uses) {
+                // removed meanwhile
+                Err(_) if !self.data(&name).is_dir() => {}
+                volume => volumes.push(volume?),
+            }
+        }
+        Ok(volumes)
     }
 
-    fn volume_summary(
-        &self,
-        name: &VolumeName,
-        used: &[(String, String)],
-    ) -> Result<VolumeSummary> {
-        let record = VolumeRecord::read(&self.volume_folder(name))?;
-        let users = used.iter().filter(|(volume, _)| volume == name.as_str());
+    fn summary(&self, name: &VolumeName, uses: &Uses) -> Result<VolumeSummary> {
+        let record = VolumeRecord::read(&self.folder(name))?;
         Ok(VolumeSummary {
             name: name.as_str().to_owned(),
             driver: "local".to_owned(),
-            mount_point: self.volume_data(name).display().to_string(),
+            mount_point: self.data(name).display().to_string(),
             created: rfc3339(record.created_unix_ns),
             created_unix_ns: record.created_unix_ns,
             anonymous: is_anonymous(name),
             labels: record.labels,
-            used_by: users.map(|(_, container)| container.clone()).collect(),
+            used_by: uses.of(name).map(|one| one.container.clone()).collect(),
         })
     }
 
-    pub(crate) fn make_volume(&self, request: &VolumeCreateRequest) -> Result<VolumeSummary> {
+    pub(crate) fn create(&self, request: &VolumeCreateRequest) -> Result<VolumeSummary> {
         let name = match &request.name {
             Some(name) => VolumeName::parse(name)?,
             None => VolumeName::anonymous()?,
         };
-        let _held = self.volumes_lock().lock();
-        if self.volume_data(&name).is_dir() {
-            let there = VolumeRecord::read(&self.volume_folder(&name))?;
+        let _held = self.lock()?;
+        if self.data(&name).is_dir() {
+            let there = VolumeRecord::read(&self.folder(&name))?;
             if !request.labels.is_empty() && there.labels != request.labels {
                 return Err(Error::new(
                     ErrorKind::Exists,
@@ -141,71 +167,67 @@ impl Store {
                 ));
             }
         }
-        self.require_volume(&name, &request.labels)?;
-        self.volume_summary(&name, &self.volumes_in_use()?)
+        self.require(&name, &request.labels)?;
+        self.summary(&name, &self.uses()?)
     }
 
-    pub(crate) fn remove_one_volume(&self, name: &str) -> Result<()> {
-        let _held = self.volumes_lock().lock();
-        let name = self.existing_volume(name)?;
-        let used = self.volumes_in_use()?;
-        let users: Vec<String> = used
-            .into_iter()
-            .filter(|(volume, _)| volume == name.as_str())
-            .map(|(_, container)| format!("'{container}'"))
-            .collect();
-        if !users.is_empty() {
-            return Err(Error::new(
-                ErrorKind::InUse,
-                format!(
-                    "the volume '{name}' is mounted in {}; unmount that first",
-                    users.join(", ")
-                ),
-            ));
-        }
-        self.drop_volume(&name)
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let name = self.existing(name)?;
+        let held = self.lock()?;
+        self.existing(name.as_str())?;
+        self.uses()?.refuse(&name)?;
+        let leaving = self.take_away(&name)?;
+        drop(held);
+        discard(&name, &leaving)
     }
 
-    /// It is gone when it has lost its name; the rest is cleaning up.
-    fn drop_volume(&self, name: &VolumeName) -> Result<()> {
-        let failed = |error| Error::io(format!("cannot remove the volume '{name}'"), error);
-        let volumes = self.layout().volumes();
-        self.remove_unfinished_volumes()?;
-        let leaving = volumes.join(format!("{UNFINISHED}{name}"));
-        std::fs::rename(self.volume_folder(name), &leaving).map_err(failed)?;
-        sync_directory(&volumes)?;
-        std::fs::remove_dir_all(&leaving).map_err(failed)
-    }
-
-    pub(crate) fn remove_unused_volumes(
-        &self,
-        request: VolumePruneRequest,
-    ) -> Result<PrunedVolumes> {
-        let _held = self.volumes_lock().lock();
-        let used = self.volumes_in_use()?;
+    /// Removes those that nobody uses.
+    pub(crate) fn prune(&self, request: VolumePruneRequest) -> Result<PrunedVolumes> {
         let mut pruned = PrunedVolumes::default();
-        for name in self.volume_names()? {
-            let is_used = used.iter().any(|(volume, _)| volume == name.as_str());
-            if is_used || !(request.all || is_anonymous(&name)) {
+        if self.names()?.is_empty() {
+            return Ok(pruned);
+        }
+        let held = self.lock()?;
+        self.remove_unfinished()?;
+        let uses = self.uses()?;
+        let mut leaving = Vec::new();
+        for name in self.names()? {
+            if uses.of(&name).next().is_some() || !(request.all || is_anonymous(&name)) {
                 continue;
             }
-            let bytes = folder_bytes(&self.volume_data(&name));
-            self.drop_volume(&name)?;
-            pruned.reclaimed_bytes = pruned.reclaimed_bytes.saturating_add(bytes);
+            let folder = self.take_away(&name)?;
             pruned.volumes.push(name.as_str().to_owned());
+            leaving.push((name, folder));
+        }
+        drop(held);
+        for (name, folder) in leaving {
+            let bytes = folder_bytes(&folder.join("_data"));
+            discard(&name, &folder)?;
+            pruned.reclaimed_bytes = pruned.reclaimed_bytes.saturating_add(bytes);
         }
         Ok(pruned)
     }
 
+    /// A volume is gone when it has lost its name; the rest is cleaning up, for which nobody has to wait. The
+    /// caller holds the lock.
+    fn take_away(&self, name: &VolumeName) -> Result<PathBuf> {
+        let failed = |error| Error::io(format!("cannot remove the volume '{name}'"), error);
+        // a folder takes the place of an empty one
+        let leaving = self.unfinished().map_err(failed)?;
+        std::fs::rename(self.folder(name), &leaving).map_err(failed)?;
+        sync_directory(&self.layout.volumes())?;
+        Ok(leaving)
+    }
+
     /// All volumes and what they take on the host.
-    pub(crate) fn volume_usages(&self) -> Result<Vec<VolumeUsage>> {
-        let used = self.volumes_in_use()?;
+    pub(crate) fn usages(&self) -> Result<Vec<VolumeUsage>> {
+        let uses = self.uses()?;
         let mut usages = Vec::new();
-        for name in self.volume_names()? {
-            let size_bytes = folder_bytes(&self.volume_data(&name));
+        for name in self.names()? {
+            let size_bytes = folder_bytes(&self.data(&name));
             usages.push(VolumeUsage {
                 name: name.as_str().to_owned(),
-                links: count(used.iter().filter(|(volume, _)| volume == name.as_str()).count()),
+                links: count(uses.of(&name).count()),
                 size_bytes,
                 own_bytes: size_bytes,
                 unique_bytes: size_bytes,
@@ -214,21 +236,19 @@ impl Store {
         }
         Ok(usages)
     }
+}
 
-    /// The volumes that mounted containers use and these containers, one entry for each use.
-    fn volumes_in_use(&self) -> Result<Vec<(String, String)>> {
-        let catalog = self.catalog();
-        let places = self.attachments().places()?;
-        let mut used = Vec::new();
-        for container in catalog.containers() {
-            let mounted = places.get(&container.name).is_some_and(|place| place.mount.is_some());
-            if mounted && let Some(record) = self.mount_record(container)? {
-                let volumes = record.mounts.into_iter().filter(|one| one.kind == MountKind::Volume);
-                let sources = volumes.filter_map(|volume| volume.source);
-                used.extend(sources.map(|volume| (volume, container.name.clone())));
-            }
-        }
-        Ok(used)
+fn discard(name: &VolumeName, leaving: &Path) -> Result<()> {
+    remove_all(leaving).map_err(|error| {
+        Error::io(format!("cannot remove what the volume '{name}' has left"), error)
+    })
+}
+
+/// Removes a folder that others may be removing too.
+fn remove_all(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !folder.exists() => Ok(()),
+        other => other,
     }
 }
 
