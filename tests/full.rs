@@ -15,6 +15,8 @@ use std::time::Duration;
 use thinstore_tests::{Identity, TarWriter, TempStore, host, run_tool};
 
 const MIB: u64 = 1 << 20;
+/// Nothing takes so long, on whatever machine: what a test waits for does not come.
+const HANG_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A store in a pool of `size` with an image `image`.
 fn store_of(identity: Identity, size: &str, device_size: &str) -> TempStore {
@@ -149,8 +151,12 @@ fn with_on_full_wait_a_container_waits_for_room_and_loses_nothing() {
             })
         })
     };
-    let is_full = || store.json(&["df"])["pool_full_percent"].as_u64().unwrap() >= 99;
-    assert!(host::wait_until(Duration::from_secs(60), is_full), "the pool does not become full");
+    // However long that takes: it ends when the pool is full, or when all is written.
+    let full_percent = || store.json(&["df"])["pool_full_percent"].as_u64().unwrap();
+    host::wait_until(HANG_TIMEOUT, || writer.is_finished() || full_percent() >= 99);
+    assert!(!writer.is_finished(), "there was room for everything: the test is of no use");
+    let report = store.json(&["df"]);
+    assert!(full_percent() >= 99, "the pool does not become full: {report}");
     // It waits; everybody else's reads, and commands, do not.
     run_tool(
         "dd",
@@ -234,8 +240,10 @@ fn the_host_gets_back_what_is_removed_and_what_is_trimmed() {
     run_tool("sync", &["-f", point.to_str().unwrap()]).assert_success();
     run_tool("fstrim", &[point.to_str().unwrap()]).assert_success();
     store.ok(&["df", "--wait"]);
+    // Blocks of pages stay the file's: those of the map, a leaf for each MiB, as often as checkpoints
+    // wrote them anew. All that takes less than one MiB.
     let trimmed = allocated_bytes(&store.pool());
-    assert!(trimmed < before + 8 * MIB, "{trimmed} after {before}");
+    assert!(trimmed < before + 4 * MIB, "{trimmed} after {before}");
     write_file(&point.join("file"), &content(2, 64 * MIB)).unwrap();
     store.ok(&["umount", "web"]);
     store.ok(&["rm", "web"]);

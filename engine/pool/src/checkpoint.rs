@@ -66,8 +66,9 @@ impl Core {
             let alone = self.cut.write();
             if !self.has_pages_for_cut() {
                 // Nothing is cut yet: on a full host this is an answer, and tried again another time.
+                let stocked_before = self.pages.space.runs_stocked();
                 drop(alone);
-                self.stock_pages()?;
+                self.stock_pages(stocked_before)?;
                 continue;
             }
             let staged = writer.stage_if_any(self.pending.take());

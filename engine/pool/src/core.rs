@@ -2,7 +2,8 @@
 //!
 //! Locks are taken in this order, and none of them is held across a flush but the first two:
 //! checkpoint, journal writer, cut, table, maps (origins before their children), runs, then the inner
-//! locks of space, pages and pending records. A layer's gate and range locks, and those that let one thread at a time
+//! locks of space, pages and pending records. That of stocking pages comes right before these: it is held while the
+//! host is asked for space. A layer's gate and range locks, and those that let one thread at a time
 //! reclaim or sum, come before all of them; these two are held across flushes as well.
 
 use std::sync::{Arc, OnceLock};
@@ -62,6 +63,8 @@ pub(crate) struct Core {
     pub(crate) verify_reads: bool,
     pub(crate) maintenance: Maintenance,
     pub(crate) room: Room,
+    /// One run at a time is set aside for pages.
+    pub(crate) stocking: Mutex<()>,
     /// Held while the storage is flushed.
     pub(crate) syncing: Mutex<()>,
 
@@ -150,7 +153,7 @@ impl Core {
             Need::Page(pointer) => self.load_page(pointer),
             Need::Group(group) => self.load_group(group),
             Need::Room => Err(self.full()),
-            Need::PageRun => self.stock_pages(),
+            Need::PageRun { stocked_before } => self.stock_pages(stocked_before),
             Need::Head(group) => self.reserve_head(group),
             Need::Missing(error) => Err(error),
             Need::Corrupt { what } => Err(self.corrupt(what)),

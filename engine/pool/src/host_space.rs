@@ -34,8 +34,14 @@ impl Core {
         })
     }
 
-    /// Sets a run aside for pages, with the host's space for it.
-    pub(crate) fn stock_pages(&self) -> Result<()> {
+    /// Sets a run aside for pages, with the host's space for it, unless another has come since
+    /// `stocked_before`. All that write at once lack one at once: if each took one, a pool would hold many that nobody
+    /// needs, of its own space and of the host's.
+    pub(crate) fn stock_pages(&self, stocked_before: u64) -> Result<()> {
+        let _one = self.stocking.lock();
+        if self.pages.space.runs_stocked() != stocked_before {
+            return Ok(());
+        }
         let run = self.attempt(|| self.pages.space.take_for_pages(PAGE_RUN_BLOCKS))?;
         match self.reserve_on_host(run) {
             Ok(()) => {
@@ -128,4 +134,35 @@ fn space_map_pages(geometry: Geometry) -> u64 {
     (1..=TABLE_HEIGHT)
         .map(|level| geometry.group_count().div_ceil(1 << (8 * u32::from(level))))
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use thinstore_storage::{MemoryStorage, Storage};
+
+    use super::*;
+    use crate::need::Need;
+    use crate::pool::{OpenOptions, Pool, PoolOptions};
+
+    #[test]
+    fn all_who_lack_a_run_at_once_get_one() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(16 << 20));
+        let pool_options = PoolOptions { size_bytes: 16 << 20, ..PoolOptions::default() };
+        Pool::create(&*storage, &pool_options).unwrap();
+        let options = OpenOptions { background: false, ..OpenOptions::default() };
+        let pool = Pool::open(storage, &options).unwrap();
+        let core = pool.core();
+        let stocked = || core.pages.space.counts().stocked;
+        let (before, stocked_before) = (stocked(), core.pages.space.runs_stocked());
+        for _ in 0..16 {
+            core.satisfy(Need::PageRun { stocked_before }).unwrap();
+        }
+        assert_eq!(stocked(), before + u64::from(PAGE_RUN_BLOCKS));
+        // Who lacks one after that gets another.
+        let stocked_before = core.pages.space.runs_stocked();
+        core.satisfy(Need::PageRun { stocked_before }).unwrap();
+        assert_eq!(stocked(), before + 2 * u64::from(PAGE_RUN_BLOCKS));
+    }
 }

@@ -13,8 +13,8 @@ pub(crate) enum Need {
     Group(GroupIndex),
     /// Space in the pool.
     Room,
-    /// A run of blocks for pages, with the host's space for it.
-    PageRun,
+    /// A run of blocks for pages, with the host's space for it: one more than had been set aside by then.
+    PageRun { stocked_before: u64 },
     /// The host's space for a group's head: the group is used for the first time.
     Head(GroupIndex),
     /// A layer that is not there.

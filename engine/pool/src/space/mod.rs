@@ -84,6 +84,8 @@ struct Inner {
     page_stock: VecDeque<Extent>,
     /// How many these are.
     stocked: u64,
+    /// How often a run was set aside.
+    runs_stocked: u64,
     /// Blocks that a replay would have left: those available at the last cut, less all that was taken
     /// since. What was freed since is not among them, for replay cannot use it. First since the newest
     /// cut, then since the one before until the newest is durable.
@@ -159,6 +161,7 @@ impl Space {
             lowest_free: GroupIndex::new(0),
             page_stock: VecDeque::new(),
             stocked: 0,
+            runs_stocked: 0,
             replay_room: [u64::MAX; 2],
             recovering: true,
         };
@@ -531,7 +534,7 @@ mod tests {
     fn take_pages(space: &Space, count: usize) -> Vec<PoolBlock> {
         loop {
             match space.allocate_pages(count) {
-                Err(Need::PageRun) => space.stock(space.take_for_pages(64).unwrap()),
+                Err(Need::PageRun { .. }) => space.stock(space.take_for_pages(64).unwrap()),
                 taken => return taken.unwrap(),
             }
         }

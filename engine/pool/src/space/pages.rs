@@ -54,7 +54,7 @@ impl Space {
                     return Err(Need::Room);
                 }
                 if inner.stocked < to_u64(count) + TABLE_STOCK_BLOCKS && inner.available > 0 {
-                    return Err(Need::PageRun);
+                    return Err(Need::PageRun { stocked_before: inner.runs_stocked });
                 }
             }
         }
@@ -65,7 +65,12 @@ impl Space {
     pub(crate) fn allocate_pages(&self, count: usize) -> Attempt<Vec<PoolBlock>> {
         let mut inner = self.inner.lock();
         if inner.stocked < to_u64(count) {
-            return Err(if inner.available == 0 { Need::Room } else { Need::PageRun });
+            let stocked_before = inner.runs_stocked;
+            return Err(if inner.available == 0 {
+                Need::Room
+            } else {
+                Need::PageRun { stocked_before }
+            });
         }
         let mut blocks = Vec::with_capacity(count);
         while blocks.len() < count
@@ -108,7 +113,13 @@ impl Space {
     pub(crate) fn stock(&self, run: Extent) {
         let mut inner = self.inner.lock();
         inner.stocked += u64::from(run.count);
+        inner.runs_stocked += 1;
         inner.page_stock.push_back(run);
+    }
+
+    /// How often a run was set aside for pages.
+    pub(crate) fn runs_stocked(&self) -> u64 {
+        self.inner.lock().runs_stocked
     }
 
     /// The host has set space aside for the head of this group.
