@@ -29,13 +29,13 @@ pub struct Mount {
 /// What is mounted over a container.
 #[derive(Args, Debug)]
 pub struct MountOptions {
-    /// Show a volume, or a folder of the host, at a path of the container
-    #[arg(short = 'v', long = "volume", value_name = "VOLUME|HOSTDIR:PATH[:ro]")]
+    /// Show a volume, or a folder of the host, at a path of the container; options: ro, rw, nocopy (volumes), [r]private, [r]shared, [r]slave (folders)
+    #[arg(short = 'v', long = "volume", value_name = "VOLUME|HOSTDIR:PATH[:OPTIONS]")]
     volumes: Vec<String>,
     /// Put a file system in memory at a path of the container
     #[arg(long, value_name = "PATH[:size=SIZE,mode=MODE]")]
     tmpfs: Vec<String>,
-    /// The same in Docker's long form: type=volume|bind|tmpfs,source=..,target=.. and, if wanted, readonly
+    /// The same in Docker's long form: type=volume|bind|tmpfs,source=..,target=.. and, if wanted, readonly, volume-nocopy, bind-propagation=.., bind-nonrecursive, tmpfs-size=.., tmpfs-mode=..
     #[arg(long = "mount", value_name = "type=..,source=..,target=..")]
     mounts: Vec<String>,
 }

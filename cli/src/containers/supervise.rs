@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use thinstore_runtime::{ProcessOptions, Runtime, resolve_user, write_bundle};
 use thinstore_storage::{Error, ErrorKind, Result};
-use thinstore_store::types::{CatRequest, MountRequest, NameRequest};
+use thinstore_store::types::{CatRequest, MountRequest, NameRequest, root_propagation};
 use thinstore_store::{Access, Operations, mount_namespace};
 
 use super::{Run, running, runtime, unmount};
@@ -75,6 +75,7 @@ fn mount(store: &dyn Operations, run: &Run) -> Result<()> {
         terminal: record.terminal,
         hostname: record.hostname.clone(),
         read_only: record.read_only,
+        root_propagation: root_propagation(&record.mounts).map(|one| one.name().to_owned()),
     };
     write_bundle(run.bundle(), &run.root(), &options)?;
     store

@@ -11,6 +11,7 @@
 // `ioctl` alone lifts this.
 #![deny(unsafe_code)]
 
+mod bind;
 mod error;
 mod exporter;
 mod freeze;
@@ -25,6 +26,7 @@ pub mod mount_table;
 mod placement;
 mod recover;
 
+pub use bind::{BindOptions, Propagation, mount_bind, unmount_all_below};
 pub use exporter::{Detached, Exported, Exporter};
 pub use freeze::{Frozen, freeze, thaw, trim};
 pub use harden::{NotHardened, harden};
@@ -32,8 +34,8 @@ pub use holders::{Holder, holders_of};
 pub use isolation::isolated;
 pub use loop_device::LoopDevice;
 pub use mount::{
-    Ext4Options, MountFlags, TmpfsOptions, Unmount, make_private_mount_point, mount_bind,
-    mount_ext4, mount_tmpfs, unmount,
+    Ext4Options, MountFlags, TmpfsOptions, Unmount, make_private_mount_point, mount_ext4,
+    mount_tmpfs, unmount,
 };
 pub use mount_table::{DeviceNumber, MountEntry, mounted_at, mounts, mounts_of};
 pub use placement::lies_on;

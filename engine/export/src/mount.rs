@@ -1,21 +1,21 @@
-//! Mounting and unmounting: ext4 from a device, bind mounts, tmpfs.
+//! Mounting and unmounting: ext4 from a device, tmpfs.
 //!
 //! Every mount made here is private: what is mounted or unmounted below it does not appear in other
 //! namespaces. The mounting itself does propagate if the directory's own mount is shared, as systemd's
 //! `/` is; [`make_private_mount_point`] gives a directory a mount of its own that stops it, and so
 //! keeps devices from being held open by services that happened to start meanwhile.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
-use nix::sys::statvfs::{FsFlags, statvfs};
 use thinstore_storage::{Error, ErrorKind, Result};
 
+use crate::bind::{BindOptions, mount_bind_here};
 use crate::error::{io_error, system_error};
 use crate::isolation::isolated;
-use crate::mount_table::{mounted_at, mounts};
+use crate::mount_table::mounted_at;
 
 /// How long a mount may be busy before it counts as used.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(300);
@@ -37,7 +37,7 @@ pub struct MountFlags {
 }
 
 impl MountFlags {
-    fn bits(self) -> MsFlags {
+    pub(crate) fn bits(self) -> MsFlags {
         [
             (self.read_only, MsFlags::MS_RDONLY),
             (self.no_set_user_id, MsFlags::MS_NOSUID),
@@ -84,7 +84,7 @@ pub enum Unmount {
     Lazy,
 }
 
-fn mount(
+pub(crate) fn mount(
     source: &Path,
     directory: &Path,
     file_system: Option<&str>,
@@ -96,16 +96,16 @@ fn mount(
         .map_err(|errno| system_error(what(), errno))
 }
 
-fn set_propagation(directory: &Path, flags: MsFlags) -> Result<()> {
+pub(crate) fn set_propagation(directory: &Path, flags: MsFlags) -> Result<()> {
     nix::mount::mount(None::<&str>, directory, None::<&str>, flags, None::<&str>).map_err(|errno| {
-        system_error(format!("making the mount on {} private failed", directory.display()), errno)
+        let what = format!("setting how the mount on {} propagates failed", directory.display());
+        system_error(what, errno)
     })
 }
 
 /// Makes a fresh mount private; a mount that cannot be is taken away again.
-fn finish(directory: &Path, recursive: bool) -> Result<()> {
-    let recursion = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
-    set_propagation(directory, MsFlags::MS_PRIVATE | recursion).inspect_err(|_| {
+fn finish(directory: &Path) -> Result<()> {
+    set_propagation(directory, MsFlags::MS_PRIVATE).inspect_err(|_| {
         let _ = umount2(directory, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
     })
 }
@@ -147,7 +147,7 @@ fn mount_ext4_here(device: &Path, directory: &Path, options: &Ext4Options) -> Re
         flags,
         Some(data.join(",").as_str()),
     ) {
-        Ok(()) => finish(directory, false),
+        Ok(()) => finish(directory),
         // What the kernel calls an invalid argument is an invalid superblock.
         Err(errno @ (Errno::EINVAL | Errno::EUCLEAN)) => {
             let reason =
@@ -165,71 +165,6 @@ fn mount_ext4_here(device: &Path, directory: &Path, options: &Ext4Options) -> Re
         }
         Err(errno) => Err(system_error(what(), errno)),
     }
-}
-
-/// Shows a file or directory at a second place, with the mounts below it if `recursive`.
-///
-/// Flags that the source's mount has stay set; those of `flags` are added, for mounts below too.
-///
-/// # Errors
-/// Those of mount(2). Nothing stays mounted then.
-pub fn mount_bind(source: &Path, target: &Path, recursive: bool, flags: MountFlags) -> Result<()> {
-    isolated(|| mount_bind_here(source, target, recursive, flags))
-}
-
-fn mount_bind_here(source: &Path, target: &Path, recursive: bool, flags: MountFlags) -> Result<()> {
-    let recursion = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
-    let what = || format!("binding {} to {} failed", source.display(), target.display());
-    mount(source, target, None, MsFlags::MS_BIND | recursion, "", what)?;
-    finish(target, recursive)?;
-    if flags == MountFlags::default() {
-        return Ok(());
-    }
-    add_flags_below(target, flags).inspect_err(|_| {
-        let _ = umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
-    })
-}
-
-/// Adds flags to the mount at `target` and to those below it.
-fn add_flags_below(target: &Path, flags: MountFlags) -> Result<()> {
-    let target = target.canonicalize().map_err(|error| {
-        io_error(format!("finding the mount {} failed", target.display()), error)
-    })?;
-    let mut points: Vec<PathBuf> = mounts()?
-        .into_iter()
-        .map(|entry| entry.mount_point)
-        .filter(|point| point.starts_with(&target))
-        .collect();
-    points.dedup();
-    for point in points {
-        let failed = |errno| {
-            system_error(
-                format!("changing the flags of the mount {} failed", point.display()),
-                errno,
-            )
-        };
-        let kept = flags_of(&point).map_err(failed)?;
-        let all = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | kept | flags.bits();
-        nix::mount::mount(None::<&str>, &point, None::<&str>, all, None::<&str>).map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// The flags of the mount at a path. A remount sets all of them, so what is to stay must be named.
-fn flags_of(path: &Path) -> std::result::Result<MsFlags, Errno> {
-    let have = statvfs(path)?.flags();
-    Ok([
-        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
-    ]
-    .into_iter()
-    .filter(|(flag, _)| have.contains(*flag))
-    .fold(MsFlags::empty(), |bits, (_, flag)| bits | flag))
 }
 
 /// Mounts an empty tmpfs on a directory.
@@ -258,7 +193,7 @@ fn mount_tmpfs_here(directory: &Path, options: &TmpfsOptions) -> Result<()> {
     let what = || format!("mounting a tmpfs on {} failed", directory.display());
     let (source, flags) = (Path::new("tmpfs"), options.flags.bits());
     mount(source, directory, Some("tmpfs"), flags, &data.join(","), what)?;
-    finish(directory, false)
+    finish(directory)
 }
 
 /// Unmounts what is mounted on a directory: the top mount, if several lie on each other.
@@ -270,7 +205,7 @@ pub fn unmount(directory: &Path, how: Unmount) -> Result<()> {
     isolated(|| unmount_here(directory, how))
 }
 
-fn unmount_here(directory: &Path, how: Unmount) -> Result<()> {
+pub(crate) fn unmount_here(directory: &Path, how: Unmount) -> Result<()> {
     let flags = match how {
         Unmount::Normal => MntFlags::UMOUNT_NOFOLLOW,
         Unmount::Lazy => MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH,
@@ -316,6 +251,6 @@ fn make_private_mount_point_here(directory: &Path) -> Result<()> {
     match mounted_at(&directory)? {
         Some(entry) if entry.propagation.is_empty() => Ok(()),
         Some(_) => set_propagation(&directory, MsFlags::MS_PRIVATE),
-        None => mount_bind_here(&directory, &directory, false, MountFlags::default()),
+        None => mount_bind_here(&directory, &directory, &BindOptions::default()),
     }
 }

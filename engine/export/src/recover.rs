@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use thinstore_storage::{Error, Result};
 
+use crate::bind::cut_off;
 use crate::error::{io_error, system_error};
 use crate::freeze::thaw;
 use crate::fuse::{abort_connection, check_dead, unmount_dead};
@@ -131,6 +132,10 @@ fn unmount_all(device: LoopDevice) -> Result<Vec<PathBuf>> {
     for entry in mounts_of(device.device_number())?.into_iter().rev() {
         if let Err(error) = thaw(&entry.mount_point) {
             // Something else may lie over it. Most are not frozen anyway.
+            tracing::debug!("{error}");
+        }
+        // Binds that lie over it may share their mounts with the host.
+        if let Err(error) = cut_off(&entry.mount_point) {
             tracing::debug!("{error}");
         }
         match umount2(&entry.mount_point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use std::os::unix::fs::PermissionsExt;
 use support::{MEBIBYTE, Scratch, make_ext4, memory, run};
 use thinstore_export::{
-    Ext4Options, MountFlags, TmpfsOptions, Unmount, freeze, make_private_mount_point, mount_bind,
-    mount_ext4, mount_tmpfs, mounted_at, thaw, unmount,
+    BindOptions, Ext4Options, MountFlags, Propagation, TmpfsOptions, Unmount, freeze,
+    make_private_mount_point, mount_bind, mount_ext4, mount_tmpfs, mounted_at, thaw, unmount,
+    unmount_all_below,
 };
 use thinstore_storage::ErrorKind;
 
@@ -43,7 +44,13 @@ fn a_read_only_bind_mount_keeps_the_flags_of_its_source_and_reaches_below() {
     let inner = scratch.place("source/inner");
     mount_tmpfs(&inner, &TmpfsOptions::default()).unwrap();
     let read_only = MountFlags { read_only: true, ..MountFlags::default() };
-    mount_bind(&source, &target, true, read_only).unwrap();
+    let options = BindOptions {
+        recursive: true,
+        flags: read_only,
+        recursive_propagation: true,
+        ..BindOptions::default()
+    };
+    mount_bind(&source, &target, &options).unwrap();
     assert!(std::fs::write(target.join("file"), b"x").is_err());
     assert!(std::fs::write(target.join("inner/file"), b"x").is_err());
     std::fs::write(source.join("file"), b"x").unwrap();
@@ -62,12 +69,12 @@ fn a_single_file_is_bound_over_another() {
     let (source, target) = (scratch.path().join("a"), scratch.path().join("b"));
     std::fs::write(&source, b"a").unwrap();
     std::fs::write(&target, b"b").unwrap();
-    mount_bind(&source, &target, false, MountFlags::default()).unwrap();
+    mount_bind(&source, &target, &BindOptions::default()).unwrap();
     assert_eq!(std::fs::read(&target).unwrap(), b"a");
     unmount(&target, Unmount::Normal).unwrap();
     assert_eq!(std::fs::read(&target).unwrap(), b"b");
     let missing = scratch.path().join("missing");
-    let error = mount_bind(&missing, &target, false, MountFlags::default()).unwrap_err();
+    let error = mount_bind(&missing, &target, &BindOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
@@ -122,4 +129,66 @@ fn what_is_no_ext4_is_said_to_be_none() {
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     let error = mount_ext4(&path, &place.join("missing"), &Ext4Options::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+/// A tmpfs that shares its mounts, with one below it, and a place to bind it to.
+fn shared_source(scratch: &Scratch) -> (std::path::PathBuf, std::path::PathBuf) {
+    let source = scratch.place("shared");
+    mount_tmpfs(&source, &TmpfsOptions::default()).unwrap();
+    let status = std::process::Command::new("mount").arg("--make-shared").arg(&source).status();
+    assert!(status.unwrap().success());
+    let inner = scratch.place("shared/inner");
+    mount_tmpfs(&inner, &TmpfsOptions::default()).unwrap();
+    (source, scratch.place("bound"))
+}
+
+fn bound(propagation: Propagation, recursive: bool) -> BindOptions {
+    let recursive_propagation = true;
+    BindOptions { recursive, propagation, recursive_propagation, ..BindOptions::default() }
+}
+
+#[test]
+#[ignore = "needs root: mounts"]
+fn later_mounts_arrive_where_they_are_to_and_ending_a_bind_mount_ends_nothing_else() {
+    let is_mounted = |point: &std::path::Path| mounted_at(point).unwrap().is_some();
+    for (propagation, arrives, leaves) in [
+        (Propagation::Private, false, false),
+        (Propagation::Slave, true, false),
+        (Propagation::Shared, true, true),
+    ] {
+        let scratch = Scratch::new();
+        let (source, target) = shared_source(&scratch);
+        let (later, inside) = (scratch.place("shared/later"), scratch.place("shared/inside"));
+        mount_bind(&source, &target, &bound(propagation, true)).unwrap();
+        assert!(is_mounted(&target.join("inner")));
+        mount_tmpfs(&later, &TmpfsOptions::default()).unwrap();
+        assert_eq!(is_mounted(&target.join("later")), arrives, "{propagation:?}");
+        mount_tmpfs(&target.join("inside"), &TmpfsOptions::default()).unwrap();
+        assert_eq!(is_mounted(&inside), leaves, "{propagation:?}");
+
+        unmount_all_below(&target).unwrap();
+        assert!(!is_mounted(&target));
+        assert!(is_mounted(&source.join("inner")), "{propagation:?} took the host's mount away");
+        assert!(is_mounted(&later), "{propagation:?} took the host's mount away");
+        unmount_all_below(&source).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs root: mounts"]
+fn what_cannot_propagate_is_refused_and_a_bind_mount_can_leave_out_what_lies_below() {
+    let scratch = Scratch::new();
+    let private = scratch.place("private");
+    mount_tmpfs(&private, &TmpfsOptions::default()).unwrap();
+    let target = scratch.place("target");
+    for propagation in [Propagation::Slave, Propagation::Shared] {
+        let error = mount_bind(&private, &target, &bound(propagation, true)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("make-rshared"), "{error}");
+        assert!(mounted_at(&target).unwrap().is_none());
+    }
+    let (source, target) = shared_source(&scratch);
+    mount_bind(&source, &target, &bound(Propagation::Private, false)).unwrap();
+    assert!(mounted_at(&target.join("inner")).unwrap().is_none());
+    unmount(&target, Unmount::Normal).unwrap();
 }

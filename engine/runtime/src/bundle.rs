@@ -49,6 +49,9 @@ pub struct ProcessOptions {
     pub hostname: String,
     /// May it not write to its root file system?
     pub read_only: bool,
+    /// How mounts of the host and of the container reach each other (`rslave`, `rshared`); none keeps the
+    /// runtime's own way.
+    pub root_propagation: Option<String>,
 }
 
 /// Writes `config.json` to `bundle`, for the root file system at `root`.
@@ -95,11 +98,12 @@ fn specification(root: &Path, options: &ProcessOptions) -> std::result::Result<S
         !matches!(kind, LinuxNamespaceType::Network | LinuxNamespaceType::Cgroup)
     };
     let namespaces = get_default_namespaces();
-    let linux = LinuxBuilder::default()
+    let mut linux = LinuxBuilder::default()
         .namespaces(namespaces.into_iter().filter(|one| is_kept(one.typ())).collect::<Vec<_>>())
         .masked_paths(get_default_maskedpaths())
         .readonly_paths(get_default_readonly_paths())
         .build()?;
+    linux.set_rootfs_propagation(options.root_propagation.clone());
     let mut spec = Spec::default();
     spec.set_process(Some(process));
     spec.set_root(Some(RootBuilder::default().path(root).readonly(options.read_only).build()?));
@@ -124,6 +128,7 @@ mod tests {
             terminal: true,
             hostname: "web".to_owned(),
             read_only: true,
+            root_propagation: Some("rslave".to_owned()),
         };
         write_bundle(folder.path(), Path::new("/some/root"), &options).unwrap();
         let text = std::fs::read(folder.path().join("config.json")).unwrap();
@@ -132,6 +137,7 @@ mod tests {
         assert_eq!(spec["process"]["user"]["additionalGids"], serde_json::json!([7]));
         assert_eq!((&spec["process"]["cwd"], &spec["hostname"]), (&"/srv".into(), &"web".into()));
         assert_eq!(spec["root"], serde_json::json!({"path": "/some/root", "readonly": true}));
+        assert_eq!(spec["linux"]["rootfsPropagation"], "rslave");
         let namespaces = spec["linux"]["namespaces"].to_string();
         assert!(namespaces.contains("mount") && !namespaces.contains("network"), "{namespaces}");
         assert!(!spec["process"]["capabilities"].to_string().contains("SYS_ADMIN"));

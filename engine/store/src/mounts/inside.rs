@@ -13,7 +13,9 @@ use rustix::fs::{
     CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat,
 };
 use rustix::io::Errno;
-use thinstore_export::{MountFlags, TmpfsOptions, Unmount, mount_bind, mount_tmpfs, unmount};
+use thinstore_export::{
+    BindOptions, MountFlags, Propagation, TmpfsOptions, mount_bind, mount_tmpfs, unmount_all_below,
+};
 use thinstore_storage::{Error, ErrorKind, Result};
 
 use crate::names::VolumeName;
@@ -38,7 +40,7 @@ pub(crate) fn mount_inside(
             Ok(target) => done.push(target),
             Err(error) => {
                 for target in done.iter().rev() {
-                    drop(unmount(target, Unmount::Normal));
+                    drop(unmount_all_below(target));
                 }
                 let place = specification.destination.display();
                 return Err(error.context(format!("the mount at {place}")));
@@ -60,8 +62,7 @@ fn mount_one(
             let name = VolumeName::parse(text)?;
             let target = make_target(directory, &specification.destination, true)?;
             let source = volumes.prepare(&name, &target, !specification.no_copy)?;
-            let flags = MountFlags { read_only, ..MountFlags::default() };
-            mount_bind(&source, &target, true, flags)?;
+            mount_bind(&source, &target, &bind_options(specification))?;
             return Ok(target);
         }
         MountKind::Bind => host_path(text, specification.create_source)?,
@@ -81,9 +82,22 @@ fn mount_one(
         }
     };
     let target = make_target(directory, &specification.destination, source.is_dir())?;
-    let flags = MountFlags { read_only, ..MountFlags::default() };
-    mount_bind(&source, &target, true, flags)?;
+    mount_bind(&source, &target, &bind_options(specification))?;
     Ok(target)
+}
+
+fn bind_options(specification: &MountSpecification) -> BindOptions {
+    let propagation = specification.propagation;
+    BindOptions {
+        recursive: !specification.non_recursive,
+        flags: MountFlags { read_only: specification.read_only, ..MountFlags::default() },
+        propagation: match propagation {
+            _ if propagation.is_shared() => Propagation::Shared,
+            _ if propagation.is_slave() => Propagation::Slave,
+            _ => Propagation::Private,
+        },
+        recursive_propagation: propagation.is_recursive(),
+    }
 }
 
 fn host_path(text: &str, create: bool) -> Result<PathBuf> {

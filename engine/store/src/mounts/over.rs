@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use thinstore_export::{Unmount, mounts, unmount};
+use thinstore_export::{mounts, unmount_all_below};
 use thinstore_storage::{Error, ErrorKind, Result};
 
 use super::inside::{mount_inside, shown_at};
@@ -65,17 +65,7 @@ pub(crate) fn unmount_with_all_below(
     directory: &Path,
     specifications: &[MountSpecification],
 ) -> Result<()> {
-    let below: Vec<PathBuf> = mounts()?
-        .into_iter()
-        .rev()
-        .map(|entry| entry.mount_point)
-        .filter(|point| point != directory && point.starts_with(directory))
-        .collect();
-    let result = below
-        .iter()
-        .map(PathBuf::as_path)
-        .chain([directory])
-        .try_for_each(|point| unmount(point, Unmount::Normal));
+    let result = unmount_all_below(directory);
     if result.is_err()
         && let Err(error) = mount_missing(volumes, directory, specifications)
     {
@@ -90,9 +80,12 @@ fn mount_missing(
     specifications: &[MountSpecification],
 ) -> Result<()> {
     let table = mounts()?;
+    // a bind mount that stayed does not propagate any more: it is covered by one that does
     let is_missing = |one: &&MountSpecification| {
         let point = shown_at(directory, &one.destination);
-        !table.iter().any(|entry| entry.mount_point == point)
+        let there = table.iter().rfind(|entry| entry.mount_point == point);
+        let propagates = one.propagation.is_shared() || one.propagation.is_slave();
+        there.is_none_or(|entry| propagates && entry.propagation.is_empty())
     };
     let missing: Vec<MountSpecification> =
         specifications.iter().filter(is_missing).cloned().collect();
@@ -124,7 +117,7 @@ fn mount_info(volumes: &Volumes, specification: MountSpecification) -> MountInfo
         }
         MountKind::Bind => {
             info.source = source;
-            info.propagation = "rprivate".to_owned();
+            info.propagation = specification.propagation.name().to_owned();
         }
         MountKind::Tmpfs => {}
     }

@@ -6,7 +6,7 @@ use thinstore_storage::{Error, ErrorKind, Result};
 
 use crate::names::VolumeName;
 use crate::size::parse_size;
-use crate::types::{MountKind, MountSpecification};
+use crate::types::{MountKind, MountSpecification, Propagation};
 
 fn refuse<T>(option: &str, text: &str, why: &str) -> Result<T> {
     Err(Error::new(ErrorKind::Usage, format!("{option} '{}': {why}", text.escape_debug())))
@@ -21,13 +21,16 @@ impl MountSpecification {
             read_only: false,
             create_source: false,
             no_copy: false,
+            propagation: Propagation::default(),
+            non_recursive: false,
             tmpfs_size_bytes: None,
             tmpfs_mode: None,
         }
     }
 
-    /// Takes `VOLUME:PATH[:ro]` or `HOSTDIR:PATH[:ro]`. A source with a slash, `.` or `..` is a folder,
-    /// relative to `current_directory`; it is made if it is missing.
+    /// Takes `VOLUME:PATH[:OPTIONS]` or `HOSTDIR:PATH[:OPTIONS]`. A source with a slash, `.` or `..` is a
+    /// folder, relative to `current_directory`; it is made if it is missing. The options are Docker's: of each
+    /// kind one at most, `nocopy` of volumes, a propagation of folders.
     pub fn from_volume_option(text: &str, current_directory: &Path) -> Result<MountSpecification> {
         const OPTION: &str = "-v";
         let mut parts = text.split(':');
@@ -49,25 +52,58 @@ impl MountSpecification {
             volume.source = Some(source.to_owned());
             volume
         };
-        for option in parts.flat_map(|options| options.split(',')) {
-            match option {
-                "ro" => specification.read_only = true,
-                "rw" => specification.read_only = false,
-                "nocopy" if specification.kind == MountKind::Volume => specification.no_copy = true,
-                "z" | "Z" | "rprivate" | "private" => {}
-                _ => {
-                    return refuse(
-                        OPTION,
-                        text,
-                        &format!(
-                            "'{}' is not an option of it; ro and rw are, and nocopy of volumes",
-                            option.escape_debug()
-                        ),
-                    );
-                }
-            }
+        if let Some(options) = parts.next()
+            && let Err(why) = specification.set_modes(options)
+        {
+            return refuse(OPTION, text, &why);
+        }
+        if parts.next().is_some() {
+            return refuse(OPTION, text, "it has more than three parts");
         }
         specification.checked(OPTION, text)
+    }
+
+    /// The third part of a `-v`. The error says what is wrong with it.
+    fn set_modes(&mut self, options: &str) -> std::result::Result<(), String> {
+        let is_volume = self.kind == MountKind::Volume;
+        let mut kinds_given: Vec<&str> = Vec::new();
+        for option in options.split(',') {
+            let kind = match option {
+                "ro" | "rw" => {
+                    self.read_only = option == "ro";
+                    "ro and rw"
+                }
+                // labels of SELinux, which is not looked after
+                "z" | "Z" => "z and Z",
+                "nocopy" if is_volume => {
+                    self.no_copy = true;
+                    "nocopy"
+                }
+                "nocopy" => return Err("nocopy is for volumes".to_owned()),
+                _ => match Propagation::parse(option) {
+                    Some(_) if is_volume => {
+                        return Err(format!(
+                            "{option} is for folders of the host, not for volumes"
+                        ));
+                    }
+                    Some(propagation) => {
+                        self.propagation = propagation;
+                        "the propagations"
+                    }
+                    None => {
+                        return Err(format!(
+                            "'{}' is not an option of it; ro, rw, z and Z are, nocopy of volumes, and [r]private, [r]shared and [r]slave of folders",
+                            option.escape_debug()
+                        ));
+                    }
+                },
+            };
+            if kinds_given.contains(&kind) {
+                return Err(format!("of {kind} only one can be said, once"));
+            }
+            kinds_given.push(kind);
+        }
+        Ok(())
     }
 
     /// Takes `PATH[:size=SIZE,mode=OCTAL,ro]`.
@@ -101,11 +137,13 @@ impl MountSpecification {
         specification.checked(OPTION, text)
     }
 
-    /// Takes `type=volume|bind|tmpfs,source=..,target=..[,readonly][,tmpfs-size=..][,tmpfs-mode=..]`.
+    /// Takes `type=volume|bind|tmpfs,source=..,target=..` and, if wanted, `readonly`, `volume-nocopy`,
+    /// `bind-propagation=..`, `bind-nonrecursive`, `tmpfs-size=..`, `tmpfs-mode=..`.
     pub fn from_mount_option(text: &str, current_directory: &Path) -> Result<MountSpecification> {
         const OPTION: &str = "--mount";
         let (mut kind, mut source, mut destination) = (MountKind::Volume, None, None);
         let mut rest = MountSpecification::new(MountKind::Volume, "");
+        let mut bind_only = false;
         for field in text.split(',') {
             let (key, value) = match field.split_once('=') {
                 Some((key, value)) => (key, Some(value)),
@@ -120,6 +158,25 @@ impl MountSpecification {
                 ("readonly" | "ro", None | Some("true" | "1")) => rest.read_only = true,
                 ("readonly" | "ro", Some("false" | "0")) => rest.read_only = false,
                 ("volume-nocopy", None | Some("true" | "1")) => rest.no_copy = true,
+                ("bind-propagation", Some(word)) => {
+                    let Some(propagation) = Propagation::parse(word) else {
+                        return refuse(
+                            OPTION,
+                            text,
+                            &format!(
+                                "'{}' is not a propagation; rprivate, private, rshared, shared, rslave and slave are",
+                                word.escape_debug()
+                            ),
+                        );
+                    };
+                    bind_only = true;
+                    rest.propagation = propagation;
+                }
+                ("bind-nonrecursive", None | Some("true" | "1")) => {
+                    bind_only = true;
+                    rest.non_recursive = true;
+                }
+                ("bind-nonrecursive", Some("false" | "0")) => rest.non_recursive = false,
                 ("tmpfs-size", Some(size)) => rest.tmpfs_size_bytes = Some(tmpfs_size(size)?),
                 ("tmpfs-mode", Some(mode)) => {
                     rest.tmpfs_mode = Some(tmpfs_mode(mode, OPTION, text)?);
@@ -129,7 +186,7 @@ impl MountSpecification {
                         OPTION,
                         text,
                         &format!(
-                            "'{}' is not understood; type=volume|bind|tmpfs, source=, target=, readonly, volume-nocopy, tmpfs-size= and tmpfs-mode= are",
+                            "'{}' is not understood; type=volume|bind|tmpfs, source=, target=, readonly, volume-nocopy, bind-propagation=, bind-nonrecursive, tmpfs-size= and tmpfs-mode= are",
                             field.escape_debug()
                         ),
                     );
@@ -150,6 +207,13 @@ impl MountSpecification {
         };
         if kind != MountKind::Volume && rest.no_copy {
             return refuse(OPTION, text, "volume-nocopy goes with type=volume");
+        }
+        if kind != MountKind::Bind && bind_only {
+            return refuse(
+                OPTION,
+                text,
+                "bind-propagation= and bind-nonrecursive go with type=bind",
+            );
         }
         if kind != MountKind::Tmpfs
             && (rest.tmpfs_size_bytes.is_some() || rest.tmpfs_mode.is_some())
@@ -230,6 +294,47 @@ mod tests {
         for bad in ["data", "data:rel", "data:/", "data:/a/../b", "a b:/x", ":/x", "d:/x:what", ""]
         {
             assert_eq!(volume(bad).expect_err(bad).kind(), ErrorKind::Usage);
+        }
+    }
+
+    #[test]
+    fn dash_v_takes_dockers_modes_and_each_once() {
+        for one in Propagation::ALL {
+            let bind = volume(&format!("/srv:/d:ro,{}", one.name())).expect("a folder");
+            assert!(bind.read_only && bind.propagation == one);
+            assert!(volume(&format!("data:/d:{}", one.name())).is_err(), "of a volume");
+        }
+        assert!(volume("data:/d:z,nocopy,ro").expect("a volume").no_copy);
+        assert!(volume("/srv:/d:Z,rw").is_ok());
+        for bad in [
+            "/srv:/d:nocopy",
+            "/srv:/d:rslave,rshared",
+            "/srv:/d:ro,rw",
+            "data:/d:ro,ro",
+            "/srv:/d:z,Z",
+            "/srv:/d:ro:rw",
+            "/srv:/d:unbindable",
+            "/srv:/d:RO",
+            "/srv:/d:",
+        ] {
+            assert_eq!(volume(bad).expect_err(bad).kind(), ErrorKind::Usage);
+        }
+    }
+
+    #[test]
+    fn dash_dash_mount_takes_propagation_and_recursion_of_folders_only() {
+        let bind = mount("type=bind,src=/s,dst=/x,bind-propagation=rslave,bind-nonrecursive");
+        let bind = bind.expect("a folder");
+        assert!(bind.propagation == Propagation::RSlave && bind.non_recursive);
+        for bad in [
+            "type=bind,src=/s,dst=/x,bind-propagation=up",
+            "type=bind,src=/s,dst=/x,bind-propagation",
+            "type=bind,src=/s,dst=/x,bind-nonrecursive=maybe",
+            "src=v,dst=/x,bind-propagation=rprivate",
+            "src=v,dst=/x,bind-nonrecursive",
+            "type=tmpfs,dst=/x,bind-propagation=shared",
+        ] {
+            assert_eq!(mount(bad).expect_err(bad).kind(), ErrorKind::Usage);
         }
     }
 

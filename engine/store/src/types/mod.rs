@@ -7,6 +7,7 @@ mod changes;
 mod files;
 mod listing;
 mod mounting;
+mod propagation;
 mod scrub;
 mod usage;
 mod volumes;
@@ -27,6 +28,7 @@ pub use mounting::{
     AttachOutcome, AttachRequest, DetachOutcome, MountInfo, MountKind, MountOutcome, MountRequest,
     MountSpecification,
 };
+pub use propagation::{Propagation, root_propagation};
 pub use scrub::{DamageKind, ObjectKind, ObjectName, ScrubFinding, ScrubRequest, ScrubSummary};
 pub use usage::{
     ContainerUsage, GrowOutcome, GrowRequest, ImageUsage, UsageReport, UsageRequest, UsageSummary,

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::propagation::Propagation;
+
 /// What is mounted over a path of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -47,6 +49,12 @@ pub struct MountSpecification {
     /// Do not fill an empty volume with what the container has there.
     #[serde(default)]
     pub no_copy: bool,
+    /// How mounts that are made later reach a bind mount, or leave it.
+    #[serde(default, skip_serializing_if = "Propagation::is_default")]
+    pub propagation: Propagation,
+    /// A bind mount without what is mounted below its source.
+    #[serde(default)]
+    pub non_recursive: bool,
     /// The largest size of a tmpfs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tmpfs_size_bytes: Option<u64>,
@@ -140,6 +148,6 @@ pub struct MountInfo {
     /// Can it be written to?
     #[serde(rename = "RW")]
     pub writable: bool,
-    /// The propagation: `rprivate` for binds, else empty.
+    /// How mounts propagate, `rprivate` unless something else was asked for; empty if it is no bind mount.
     pub propagation: String,
 }
