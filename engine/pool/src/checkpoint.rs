@@ -87,11 +87,12 @@ impl Core {
         if !planted(Fault::NoFlushBeforeSuperblock) {
             self.sync_storage()?;
         }
-        let freed = {
-            let mut writer = self.writer.lock();
-            self.settle_flushed(&mut writer, durable)
-        };
+        let mut writer = self.writer.lock();
+        let releasing = self.releasing.read();
+        let freed = self.settle_flushed(&mut writer, durable);
+        drop(writer);
         self.release(freed);
+        drop(releasing);
 
         let mut home = 1 - state.newest_home;
         if planted(Fault::SuperblockOverNewest) {

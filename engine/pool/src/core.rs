@@ -1,7 +1,7 @@
 //! The pool in memory: what its parts share, and the order of its locks.
 //!
 //! Locks are taken in this order, and none of them is held across a flush but the first two:
-//! checkpoint, journal writer, cut, table, maps (origins before their children), runs, then the inner
+//! checkpoint, journal writer, releasing, cut, table, maps (origins before their children), runs, then the inner
 //! locks of space, pages and pending records. That of stocking pages comes right before these: it is held while the
 //! host is asked for space. A layer's gate and range locks, and those that let one thread at a time
 //! reclaim or sum, come before all of them; these two are held across flushes as well.
@@ -63,6 +63,8 @@ pub(crate) struct Core {
     pub(crate) verify_reads: bool,
     pub(crate) maintenance: Maintenance,
     pub(crate) room: Room,
+    /// Held shared from before freed blocks are no longer outstanding until they are free.
+    pub(crate) releasing: RwLock<()>,
     /// One run at a time is set aside for pages.
     pub(crate) stocking: Mutex<()>,
     /// Held while the storage is flushed.

@@ -231,6 +231,7 @@ pub(crate) fn build_core(
         verify_reads: options.verify_reads,
         maintenance: Maintenance::default(),
         room: Room::new(options.on_full),
+        releasing: RwLock::new(()),
         stocking: Mutex::new(()),
         syncing: Mutex::new(()),
         epoch: AtomicU32::new(newest.epoch.get()),

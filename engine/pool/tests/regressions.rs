@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::as_conversions)]
 
+use std::io;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use thinstore_pool::{
     BLOCK_BYTES, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions, Transaction,
 };
@@ -489,4 +492,97 @@ fn a_page_that_goes_out_of_use_while_it_is_read_is_no_damage() {
     device.read(0, &mut bytes).unwrap();
     assert_eq!(bytes, [7; 4096]);
     assert_clean(&pool);
+}
+
+/// A disk on which a hole takes until it is let go.
+struct SlowHoles {
+    disk: MemoryStorage,
+    state: Mutex<Holes>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Holes {
+    begun: bool,
+    let_go: bool,
+    done: bool,
+}
+
+impl Storage for SlowHoles {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+
+    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.disk.read_at(offset_bytes, buffer)
+    }
+
+    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
+        self.disk.write_at(offset_bytes, data)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync()
+    }
+
+    fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.begun = true;
+        self.changed.notify_all();
+        self.changed.wait_while(&mut state, |state| !state.let_go);
+        drop(state);
+        self.disk.punch_hole(offset_bytes, length_bytes)?;
+        self.state.lock().done = true;
+        Ok(())
+    }
+
+    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
+        self.disk.reserve(offset_bytes, length_bytes)
+    }
+
+    fn grow(&self, size_bytes: u64) -> io::Result<()> {
+        self.disk.grow(size_bytes)
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        self.disk.drop_cache()
+    }
+
+    fn name(&self) -> String {
+        "slow holes".to_owned()
+    }
+}
+
+#[test]
+fn whoever_waits_for_frees_waits_for_the_holes_of_others_too() {
+    let disk = Arc::new(SlowHoles {
+        disk: MemoryStorage::new(16 << 20),
+        state: Mutex::default(),
+        changed: Condvar::new(),
+    });
+    let pool_options = PoolOptions { size_bytes: 16 << 20, ..PoolOptions::default() };
+    Pool::create(&*disk, &pool_options).unwrap();
+    let pool = Pool::open(Arc::clone(&disk) as Arc<dyn Storage>, &options()).unwrap();
+    let id = pool.create_layer(named("web")).unwrap();
+    let device = pool.device(id).unwrap();
+    device.write(0, &[1; 1 << 20]).unwrap();
+    device.flush().unwrap();
+    device.discard(0, 1 << 20).unwrap();
+    thread::scope(|scope| {
+        // The second flush says that the first is durable: then the blocks are given back.
+        scope.spawn(|| (0..2).for_each(|_| device.flush().unwrap()));
+        disk.changed.wait_while(&mut disk.state.lock(), |state| !state.begun);
+        let waiting = scope.spawn(|| {
+            pool.wait_for_frees().unwrap();
+            assert!(disk.state.lock().done, "the host does not have it back");
+            assert_eq!(pool.usage().pending_free_bytes, 0);
+        });
+        // Time enough for one that does not wait to be through.
+        thread::sleep(Duration::from_millis(200));
+        disk.state.lock().let_go = true;
+        disk.changed.notify_all();
+        waiting.join().unwrap();
+    });
+    drop(device);
+    pool.close().unwrap();
 }

@@ -88,9 +88,11 @@ impl Core {
         }
         let durable = writer.after_flush();
         self.sync_storage()?;
+        let releasing = self.releasing.read();
         let freed = self.settle_flushed(&mut writer, durable);
         drop(writer);
         self.release(freed);
+        drop(releasing);
         self.note_fullness();
         Ok(())
     }
@@ -223,14 +225,20 @@ impl Core {
         }
     }
 
-    /// Settles what is durable and not settled yet: two flushes at the most.
+    /// Settles what is durable and not settled yet: two flushes at the most. What was freed before is free
+    /// on return, and the host has it back.
     pub(crate) fn settle(&self) -> Result<()> {
         for _ in 0..2 {
-            if !self.writer.lock().has_outstanding() && self.pending.length_bytes() == 0 {
-                break;
+            {
+                let writer = self.writer.lock();
+                if !writer.has_outstanding() && self.pending.length_bytes() == 0 {
+                    break;
+                }
             }
             self.flush()?;
         }
+        // Another thread may have settled it, and still punch its holes.
+        drop(self.releasing.write());
         Ok(())
     }
 
