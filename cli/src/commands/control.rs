@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,15 +9,14 @@ use clap::Args;
 use serde::Serialize;
 use thinstore_runtime::resolve_user;
 use thinstore_storage::{Error, ErrorKind};
-use thinstore_store::types::CatRequest;
 use thinstore_store::{Access, ErrorBody};
 
 use super::mount::require_root;
-use super::run::{STARTED, attached, start_in_background};
+use super::run::{ProcessArguments, STARTED, attached, start_in_background};
 use super::serve::check_environment;
 use crate::containers::{
     Attachment, Run, Status, clean_up, find_all, find_run, never_run, running, runtime, stop,
-    supervise,
+    supervise, text_of,
 };
 use crate::context::Context;
 use crate::failure::Failure;
@@ -125,15 +123,8 @@ pub struct Exec {
     /// Give the process a terminal
     #[arg(short, long)]
     tty: bool,
-    /// Set a variable of its environment
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    env: Vec<String>,
-    /// Where it starts, in the container
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<PathBuf>,
-    /// Whom it runs as, by name or number
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    user: Option<String>,
+    #[command(flatten)]
+    process: ProcessArguments,
     /// What to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -151,15 +142,18 @@ impl Exec {
             )));
         }
         let mut options = Vec::new();
-        for variable in &self.env {
+        for variable in &self.process.env {
             options.extend(["--env".to_owned(), variable.clone()]);
         }
-        if let Some(folder) = &self.workdir {
+        if let Some(folder) = &self.process.workdir {
             options.extend(["--cwd".to_owned(), folder.display().to_string()]);
         }
-        if let Some(user) = &self.user {
-            let text = |path| file_text(context, &self.name, path);
-            let user = resolve_user(user, &text("/etc/passwd")?, &text("/etc/group")?)?;
+        if let Some(user) = &self.process.user {
+            let name = &run.record.name;
+            let (passwd, group) = context.with_store(Access::Read, |store| {
+                Ok((text_of(store, name, "/etc/passwd")?, text_of(store, name, "/etc/group")?))
+            })?;
+            let user = resolve_user(user, &passwd, &group)?;
             options.extend(["--user".to_owned(), format!("{}:{}", user.uid, user.gid)]);
         }
         let runtime = runtime(&context.root)?;
@@ -169,17 +163,6 @@ impl Exec {
         }
         let status = command.status().map_err(|error| runtime.lost(error))?;
         Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
-    }
-}
-
-/// A small file of a container; empty if it is not there.
-fn file_text(context: &Context, name: &str, path: &str) -> Result<String, Failure> {
-    let request = CatRequest { name: name.to_owned(), path: PathBuf::from(path) };
-    let mut bytes = Vec::new();
-    let read = context.with_store(Access::Read, |store| Ok(store.cat(&request, &mut bytes)?));
-    match read {
-        Err(Failure::Engine(error)) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        read => read.map(|()| String::from_utf8_lossy(&bytes).into_owned()),
     }
 }
 

@@ -4,6 +4,7 @@ use clap::Args;
 use thinstore_store::Access;
 use thinstore_store::types::{BlockRange, ChangeKind, DiffRequest, PathChange};
 
+use crate::containers::find_run;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::style::Style;
@@ -31,9 +32,25 @@ impl Diff {
                 context.with_store(Access::Read, |store| Ok(store.block_differences(&request)?))?;
             return context.output.value(&ranges, || range_table(&ranges));
         }
-        let changes = context.with_store(Access::Read, |store| Ok(store.differences(&request)?))?;
+        let changes = context.with_store(Access::Read, |store| {
+            let mut changes = store.differences(&request)?;
+            if let Some(run) = find_run(&context.root, store, &request.from)? {
+                leave_out(&run.made_mount_points(), &mut changes);
+            }
+            Ok(changes)
+        })?;
         let style = context.output.style();
         context.output.list(&changes, |change| &change.path, |changes| render(changes, style))
+    }
+}
+
+/// Leaves out files of `/etc`, and the folder where nothing else in it has changed: it is listed for what is in it.
+fn leave_out(made: &[String], changes: &mut Vec<PathChange>) {
+    let before = changes.len();
+    changes.retain(|change| !made.contains(&change.path));
+    let has_other = changes.iter().any(|change| change.path.starts_with("/etc/"));
+    if changes.len() < before && !has_other {
+        changes.retain(|change| change.path != "/etc");
     }
 }
 
@@ -66,6 +83,29 @@ fn range_table(ranges: &[BlockRange]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn changes(paths: &[&str]) -> Vec<PathChange> {
+        let change = |path: &&str| PathChange {
+            kind: ChangeKind::Changed,
+            path: (*path).to_owned(),
+            path_hex: None,
+        };
+        paths.iter().map(change).collect()
+    }
+
+    #[test]
+    fn what_was_made_to_mount_on_is_left_out_and_nothing_else() {
+        let made = ["/etc/hosts".to_owned()];
+        for (found, left) in [
+            (vec!["/etc", "/etc/hosts", "/a"], vec!["/a"]),
+            (vec!["/etc", "/etc/hosts", "/etc/x"], vec!["/etc", "/etc/x"]),
+            (vec!["/etc"], vec!["/etc"]),
+        ] {
+            let mut found = changes(&found);
+            leave_out(&made, &mut found);
+            assert_eq!(found, changes(&left));
+        }
+    }
 
     #[test]
     fn changes_are_printed_as_docker_diff_does() {

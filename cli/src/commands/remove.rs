@@ -6,7 +6,7 @@ use thinstore_storage::{Error, ErrorKind};
 use thinstore_store::types::{NameRequest, RemovedImage};
 use thinstore_store::{Access, Operations};
 
-use crate::containers::prepare_removal;
+use crate::containers::{Prepared, prepare_removal};
 use crate::context::Context;
 use crate::failure::{Failure, tell};
 use crate::text::counted;
@@ -36,13 +36,14 @@ impl Removed<RemovedName> {
 
 impl RemoveContainers {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
-        let removed = remove_each(context, self.names, |store, request| {
-            let run = prepare_removal(context, store, &request.name, self.force)?;
-            store.remove_container(request)?;
+        let prepared = prepare_removal(context, self.names, self.force)?;
+        let removed = remove_each(context, prepared, |store, Prepared { name, run }| {
+            let run = run?;
+            store.remove_container(&NameRequest { name: name.clone() })?;
             if let Some(run) = run {
                 run.remove();
             }
-            Ok(RemovedName { name: request.name.clone() })
+            Ok(RemovedName { name })
         })?;
         removed.print(context, || removed.names())?;
         removed.result()
@@ -58,8 +59,9 @@ pub struct RemoveImages {
 
 impl RemoveImages {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
-        let removed =
-            remove_each(context, self.names, |store, request| store.remove_image(request))?;
+        let removed = remove_each(context, self.names, |store, name| {
+            store.remove_image(&NameRequest { name })
+        })?;
         let line = |image: &RemovedImage| {
             let layers = u64::try_from(image.layers.len()).unwrap_or(u64::MAX);
             format!("{} and {}\n", image.name, counted(layers, "layer"))
@@ -93,15 +95,15 @@ impl<T: Serialize> Removed<T> {
 }
 
 /// Removes what can be removed, and tells of the rest as it comes.
-pub fn remove_each<T>(
+pub fn remove_each<I, T>(
     context: &Context,
-    names: Vec<String>,
-    remove: impl Fn(&dyn Operations, &NameRequest) -> Result<T, Error>,
+    all: Vec<I>,
+    remove: impl Fn(&dyn Operations, I) -> Result<T, Error>,
 ) -> Result<Removed<T>, Failure> {
     context.with_store(Access::Write, |store| {
         let mut removed = Removed { done: Vec::new(), first_failure: None };
-        for name in names {
-            match remove(store, &NameRequest { name }) {
+        for one in all {
+            match remove(store, one) {
                 Ok(one) => removed.done.push(one),
                 Err(error) => {
                     tell(&error, context.output.format());

@@ -18,6 +18,20 @@ use crate::containers::{Attachment, Run, RunRecord, find_run, running, runtime, 
 use crate::context::Context;
 use crate::failure::Failure;
 
+/// How a process in a container begins.
+#[derive(Args, Debug)]
+pub struct ProcessArguments {
+    /// Set a variable of its environment
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Where it starts, in the container
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+    /// Whom it runs as, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+}
+
 #[derive(Args, Debug)]
 pub struct RunContainer {
     /// An image, of which a container is made, or a container
@@ -39,15 +53,8 @@ pub struct RunContainer {
     tty: bool,
     #[command(flatten)]
     mounts: MountOptions,
-    /// Set a variable of its environment
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    env: Vec<String>,
-    /// Where it starts, in the container
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<PathBuf>,
-    /// Whom it runs as, by name or number
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    user: Option<String>,
+    #[command(flatten)]
+    process: ProcessArguments,
     /// What to run instead of the image's entry point
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
@@ -140,10 +147,11 @@ impl RunContainer {
                 self.source, self.source
             ))
         })?;
-        let workdir = self.workdir.clone().unwrap_or_else(|| match config.working_dir.as_str() {
-            "" => PathBuf::from("/"),
-            folder => PathBuf::from(folder),
-        });
+        let workdir =
+            self.process.workdir.clone().unwrap_or_else(|| match config.working_dir.as_str() {
+                "" => PathBuf::from("/"),
+                folder => PathBuf::from(folder),
+            });
         if !workdir.is_absolute() {
             return Err(Failure::usage(format!(
                 "the working directory '{}' is not absolute in the container",
@@ -155,9 +163,9 @@ impl RunContainer {
             id: text(&container["Id"]),
             image: text(&container["Config"]["Image"]),
             line,
-            environment: config.environment(&self.env, name, self.tty),
+            environment: config.environment(&self.process.env, name, self.tty),
             working_directory: workdir,
-            user: self.user.clone().unwrap_or_else(|| config.user.clone()),
+            user: self.process.user.clone().unwrap_or_else(|| config.user.clone()),
             hostname: name.to_owned(),
             terminal: self.tty,
             read_only: self.read_only,

@@ -165,9 +165,9 @@ fn in_dockers_shape(volume: &VolumeSummary) -> Value {
 }
 
 fn remove(context: &Context, names: Vec<String>) -> Result<(), Failure> {
-    let removed = remove_each(context, names, |store, request: &NameRequest| {
-        store.remove_volume(request)?;
-        Ok(RemovedName { name: request.name.clone() })
+    let removed = remove_each(context, names, |store, name| {
+        store.remove_volume(&NameRequest { name: name.clone() })?;
+        Ok(RemovedName { name })
     })?;
     removed.print(context, || removed.names())?;
     removed.result()

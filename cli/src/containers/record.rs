@@ -45,6 +45,19 @@ pub struct RunState {
     pub ended_unix_ns: Option<i64>,
     /// Of the process, once it has ended.
     pub exit_code: Option<i32>,
+    /// It has ended, and its mount could not be taken down.
+    #[serde(default)]
+    pub is_left_mounted: bool,
+    /// Files of `/etc` that were made only for something of the host's to be mounted on.
+    #[serde(default)]
+    pub mount_points: Vec<String>,
+}
+
+impl RunState {
+    /// Was it begun, and not taken down whole?
+    pub fn is_open(&self) -> bool {
+        self.exit_code.is_none() || self.is_left_mounted
+    }
 }
 
 /// How it is told.
@@ -82,8 +95,22 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     Ok(())
 }
 
+/// Was it taken?
+fn answer(tried: std::result::Result<(), TryLockError>) -> std::io::Result<bool> {
+    match tried {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 fn folders(root: &Path) -> PathBuf {
     Layout::new(root).containers()
+}
+
+/// Is anything remembered? Without it, there is no need to open the store for that.
+pub fn was_any_run(root: &Path) -> bool {
+    std::fs::read_dir(folders(root)).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// All containers that were run and are still there, the latest first. What is left of others goes.
@@ -102,8 +129,8 @@ pub fn find_all(root: &Path, store: &dyn Operations) -> Result<Vec<Run>> {
             }
             (None, _) => {
                 let gone = Run { folder, record: RunRecord::default() };
-                // One that is just being made has its lock.
-                if let Ok(Some(_lock)) = gone.lock() {
+                // One that is just being removed by whoever ran it has its lock.
+                if let Ok(Some(_lock)) = gone.lock(Duration::ZERO) {
                     gone.remove();
                 }
             }
@@ -166,21 +193,35 @@ impl Run {
         format!("thinstore-{}", self.record.id.get(..32).unwrap_or(&self.record.id))
     }
 
-    /// The right to run it; none while somebody else has it.
-    pub fn lock(&self) -> Result<Option<File>> {
-        let path = self.folder.join("lock");
+    fn lock_file(&self, name: &str) -> Result<File> {
+        let path = self.folder.join(name);
         let file = File::options().create(true).append(true).mode(0o600).open(&path);
-        let file = file.map_err(failed(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(failed(&path)(error)),
-        }
+        file.map_err(failed(&path))
+    }
+
+    fn take(&self, name: &str, patience: Duration) -> Result<Option<File>> {
+        let file = self.lock_file(name)?;
+        let is_taken = || answer(file.try_lock()).map_err(failed(&self.folder.join(name)));
+        Ok(wait_for(patience, is_taken)?.then_some(file))
+    }
+
+    /// The right to run it, or to take it down; none if somebody else has it all that time. Who merely looks
+    /// whether it runs has a share of it for an instant.
+    pub fn lock(&self, patience: Duration) -> Result<Option<File>> {
+        self.take("lock", patience)
+    }
+
+    /// Held as long as the runtime's process lives that was started with it.
+    pub fn runtime_lock(&self, patience: Duration) -> Result<Option<File>> {
+        self.take("runtime.lock", patience)
     }
 
     pub fn is_running(&self) -> Result<bool> {
-        match self.lock() {
-            Ok(lock) => Ok(lock.is_none()),
+        let looked = self.lock_file("lock").and_then(|file| {
+            answer(file.try_lock_shared()).map_err(failed(&self.folder.join("lock")))
+        });
+        match looked {
+            Ok(is_free) => Ok(!is_free),
             // It was removed when it ended.
             Err(_) if !self.folder.exists() => Ok(false),
             Err(error) => Err(error),
@@ -203,17 +244,33 @@ impl Run {
     }
 
     pub fn set_started(&self) -> Result<()> {
-        let state = RunState { started_unix_ns: now_unix_ns(), ..RunState::default() };
-        write(&self.folder.join("state.json"), &state)
+        let mount_points = self.state().unwrap_or_default().mount_points;
+        let started_unix_ns = now_unix_ns();
+        self.set_state(&RunState { started_unix_ns, mount_points, ..RunState::default() })
     }
 
-    pub fn set_ended(&self, exit_code: i32) -> Result<()> {
-        let state = RunState {
+    /// The files in the container that are there only for something to be mounted on, while it runs.
+    pub fn made_mount_points(&self) -> Vec<String> {
+        let names = self.state().unwrap_or_default().mount_points;
+        names.into_iter().map(|name| format!("/etc/{name}")).collect()
+    }
+
+    /// Which files of `/etc` are going to be made for something to be mounted on.
+    pub fn set_mount_points(&self, mount_points: Vec<String>) -> Result<()> {
+        self.set_state(&RunState { mount_points, ..self.state().unwrap_or_default() })
+    }
+
+    pub fn set_ended(&self, exit_code: i32, is_left_mounted: bool) -> Result<()> {
+        self.set_state(&RunState {
             ended_unix_ns: Some(now_unix_ns()),
             exit_code: Some(exit_code),
+            is_left_mounted,
             ..self.state().unwrap_or_default()
-        };
-        write(&self.folder.join("state.json"), &state)
+        })
+    }
+
+    fn set_state(&self, state: &RunState) -> Result<()> {
+        write(&self.folder.join("state.json"), state)
     }
 
     pub fn status(&self) -> Result<Status> {

@@ -1,18 +1,22 @@
 //! Running a container from its mount to its unmount.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use thinstore_runtime::{ProcessOptions, Runtime, resolve_user, write_bundle};
 use thinstore_storage::{Error, ErrorKind, Result};
-use thinstore_store::types::{CatRequest, MountRequest, NameRequest, root_propagation};
+use thinstore_store::types::{MountRequest, NameRequest, root_propagation};
 use thinstore_store::{Access, Operations, mount_namespace};
 
-use super::{Run, running, runtime, unmount};
+use super::{
+    LOCK_PATIENCE, Run, does_not_end, end_processes, network_files, running, runtime, text_of,
+    unmount,
+};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -27,6 +31,10 @@ pub enum Attachment {
 }
 
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Of the runtime's output so much is looked at for why it could not start the process.
+const LAST_WORDS_BYTES: u64 = 8 << 10;
+/// The exit code of what could not be run, as Docker tells it.
+const NOT_RUN: i32 = 125;
 /// How long the runtime may take until a process runs or has ended.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -36,22 +44,23 @@ pub fn supervise(
     run: &Run,
     attachment: Attachment,
 ) -> std::result::Result<i32, Failure> {
-    let Some(_lock) = run.lock()? else {
+    let Some(_lock) = run.lock(LOCK_PATIENCE)? else {
         return Err(running(run, "stop it first, or run another one").into());
     };
     let interrupt = Interrupt::watch();
     let runtime = runtime(&context.root)?;
     // Of one that was killed.
-    runtime.delete(&run.runtime_id())?;
-    context.with_store(Access::Stay, |store| Ok(mount(store, run)?))?;
-    let code = run.set_started().map_err(Failure::from).and_then(|()| {
+    end_processes(&runtime, run)?;
+    // From here on there may be something to be taken down.
+    run.set_started()?;
+    let code = context.with_store(Access::Stay, |store| Ok(mount(store, run)?)).and_then(|()| {
         let code = start_and_wait(&runtime, run, attachment, &interrupt);
-        runtime.delete(&run.runtime_id())?;
+        end_processes(&runtime, run)?;
         Ok(code?)
     });
-    let unmounted = unmount(context, &run.record.name);
-    let code = code.inspect_err(|_| drop(run.set_ended(125)))?;
-    run.set_ended(code)?;
+    let unmounted = unmount(context, run);
+    run.set_ended(*code.as_ref().unwrap_or(&NOT_RUN), unmounted.is_err())?;
+    let code = code?;
     unmounted?;
     if run.record.remove {
         let name = NameRequest { name: run.record.name.clone() };
@@ -61,7 +70,7 @@ pub fn supervise(
     Ok(code)
 }
 
-/// Mounts it, and describes the process to the runtime.
+/// Mounts it, and describes its process to the runtime.
 fn mount(store: &dyn Operations, run: &Run) -> Result<()> {
     let record = &run.record;
     // Looked up before anything lies over them.
@@ -75,30 +84,19 @@ fn mount(store: &dyn Operations, run: &Run) -> Result<()> {
         terminal: record.terminal,
         hostname: record.hostname.clone(),
         read_only: record.read_only,
+        files: Vec::new(),
         root_propagation: root_propagation(&record.mounts).map(|one| one.name().to_owned()),
     };
-    write_bundle(run.bundle(), &run.root(), &options)?;
-    store
-        .mount(&MountRequest {
-            name: record.name.clone(),
-            directory: run.root(),
-            // The runtime makes the folders that it mounts over.
-            read_only: false,
-            mounts: record.mounts.clone(),
-            mount_namespace: Some(mount_namespace()),
-        })
-        .map(drop)
-}
-
-/// A small file of a container; empty if it is not there.
-fn text_of(store: &dyn Operations, name: &str, path: &str) -> Result<String> {
-    let request = CatRequest { name: name.to_owned(), path: PathBuf::from(path) };
-    let mut bytes = Vec::new();
-    match store.cat(&request, &mut bytes) {
-        Ok(()) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(error),
-    }
+    store.mount(&MountRequest {
+        name: record.name.clone(),
+        directory: run.root(),
+        // The runtime makes the folders that it mounts over.
+        read_only: false,
+        mounts: record.mounts.clone(),
+        mount_namespace: Some(mount_namespace()),
+    })?;
+    let files = network_files::prepare(run)?;
+    write_bundle(run.bundle(), &run.root(), &ProcessOptions { files, ..options })
 }
 
 fn start_and_wait(
@@ -113,6 +111,8 @@ fn start_and_wait(
         log.map_err(|error| Error::io(format!("cannot write {}", log_path.display()), error))?;
     // Of the last time; that there is none is how it should be.
     drop(std::fs::remove_file(run.pid_file()));
+    let runtime_lock = run.runtime_lock(LOCK_PATIENCE)?.ok_or_else(|| does_not_end(run))?;
+    leave_to_children(&runtime_lock)?;
     let mut command = runtime.run(&run.runtime_id(), run.bundle(), &run.pid_file());
     let (mut child, copies) = match &attachment {
         Attachment::Caller { .. } if run.record.terminal => {
@@ -128,6 +128,8 @@ fn start_and_wait(
             (command.spawn().map_err(|error| runtime.lost(error))?, Vec::new())
         }
     };
+    // Now the runtime alone has it.
+    drop(runtime_lock);
     if let Attachment::Nobody { started } = attachment {
         wait_until_started(runtime, run, &mut child)?;
         started();
@@ -150,19 +152,35 @@ fn start_failure_code(said: &str) -> i32 {
     } else if said.contains("permission denied") || said.contains("exec format error") {
         126
     } else {
-        125
+        NOT_RUN
     }
+}
+
+/// What is started next keeps this file open.
+fn leave_to_children(file: &File) -> Result<()> {
+    fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))
+        .map(drop)
+        .map_err(|error| Error::io("cannot leave a lock to the runtime", error.into()))
 }
 
 /// What the runtime said last: its message, where it writes lines of `key=value`.
 fn last_line(log: &Path) -> String {
-    let text = std::fs::read(log).unwrap_or_default();
+    let text = last_words(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().last().unwrap_or_default();
     match line.split_once(" msg=\"") {
         Some((_, message)) => message.trim_end_matches('"').replace("\\\"", "'"),
         None => line.to_owned(),
     }
+}
+
+fn last_words(log: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(log)?;
+    let length_bytes = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length_bytes.saturating_sub(LAST_WORDS_BYTES)))?;
+    let mut words = Vec::new();
+    file.take(LAST_WORDS_BYTES).read_to_end(&mut words)?;
+    Ok(words)
 }
 
 /// Starts with output that goes to where this command's goes, and to the log.
@@ -214,12 +232,18 @@ fn wait_until_started(runtime: &Runtime, run: &Run, child: &mut Child) -> Result
             let said = last_line(&run.log());
             return Err(Error::new(
                 ErrorKind::Io,
-                format!("the process cannot be started: {}", printable(&said)),
+                format!(
+                    "the process of the container '{}' cannot be started: {}",
+                    run.record.name,
+                    printable(&said)
+                ),
             ));
         }
         std::thread::sleep(POLL_INTERVAL);
     }
-    Err(Error::new(ErrorKind::Io, "the runtime does not start the container's process"))
+    let name = &run.record.name;
+    let message = format!("the runtime does not start the process of the container '{name}'");
+    Err(Error::new(ErrorKind::Io, message))
 }
 
 /// A signal to this command is one to the container's process.

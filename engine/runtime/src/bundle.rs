@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceType, ProcessBuilder,
-    RootBuilder, Spec, UserBuilder, get_default_maskedpaths, get_default_mounts,
+    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceType, MountBuilder,
+    ProcessBuilder, RootBuilder, Spec, UserBuilder, get_default_maskedpaths, get_default_mounts,
     get_default_namespaces, get_default_readonly_paths,
 };
 use thinstore_storage::{Error, ErrorKind, Result};
@@ -32,6 +32,15 @@ const CAPABILITIES: [Capability; 14] = [
     Capability::SysChroot,
 ];
 
+/// A file that the process sees in place of what the container has there, and cannot change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileMount {
+    /// On the host.
+    pub source: PathBuf,
+    /// In the container, where a file must be.
+    pub target: PathBuf,
+}
+
 /// The process of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessOptions {
@@ -49,6 +58,8 @@ pub struct ProcessOptions {
     pub hostname: String,
     /// May it not write to its root file system?
     pub read_only: bool,
+    /// What lies over the container's own files.
+    pub files: Vec<FileMount>,
     /// How mounts of the host and of the container reach each other (`rslave`, `rshared`); none keeps the
     /// runtime's own way.
     pub root_propagation: Option<String>,
@@ -108,7 +119,17 @@ fn specification(root: &Path, options: &ProcessOptions) -> std::result::Result<S
     spec.set_process(Some(process));
     spec.set_root(Some(RootBuilder::default().path(root).readonly(options.read_only).build()?));
     spec.set_hostname(Some(options.hostname.clone()));
-    spec.set_mounts(Some(get_default_mounts()));
+    let mut mounts = get_default_mounts();
+    for file in &options.files {
+        let options = ["bind", "ro", "nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
+        let mount = MountBuilder::default()
+            .typ("bind")
+            .source(&file.source)
+            .destination(&file.target)
+            .options(options);
+        mounts.push(mount.build()?);
+    }
+    spec.set_mounts(Some(mounts));
     spec.set_linux(Some(linux));
     Ok(spec)
 }
@@ -128,6 +149,7 @@ mod tests {
             terminal: true,
             hostname: "web".to_owned(),
             read_only: true,
+            files: vec![FileMount { source: "/some/hosts".into(), target: "/etc/hosts".into() }],
             root_propagation: Some("rslave".to_owned()),
         };
         write_bundle(folder.path(), Path::new("/some/root"), &options).unwrap();
@@ -138,6 +160,9 @@ mod tests {
         assert_eq!((&spec["process"]["cwd"], &spec["hostname"]), (&"/srv".into(), &"web".into()));
         assert_eq!(spec["root"], serde_json::json!({"path": "/some/root", "readonly": true}));
         assert_eq!(spec["linux"]["rootfsPropagation"], "rslave");
+        let hosts = spec["mounts"].as_array().unwrap().last().unwrap();
+        assert_eq!((&hosts["source"], &hosts["type"]), (&"/some/hosts".into(), &"bind".into()));
+        assert!(hosts["options"].to_string().contains("\"ro\""), "{hosts}");
         let namespaces = spec["linux"]["namespaces"].to_string();
         assert!(namespaces.contains("mount") && !namespaces.contains("network"), "{namespaces}");
         assert!(!spec["process"]["capabilities"].to_string().contains("SYS_ADMIN"));

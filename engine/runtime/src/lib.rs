@@ -9,7 +9,7 @@ mod image;
 mod program;
 mod user;
 
-pub use bundle::{ProcessOptions, write_bundle};
+pub use bundle::{FileMount, ProcessOptions, write_bundle};
 pub use image::ImageConfig;
 pub use program::{Runtime, RuntimeState};
 pub use user::{User, resolve_user};
