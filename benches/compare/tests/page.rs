@@ -1,0 +1,117 @@
+//! The page in a browser.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test reports by panicking"
+)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use resvg::tiny_skia::Pixmap;
+use thinstore_compare::report::{ReportOptions, write_comparison, write_report};
+
+/// Runs chromium on a page, and gives what it wrote: the document as it came to be, and its log.
+fn chromium(page: &Path, arguments: &[&str]) -> (String, String) {
+    let profile = tempfile::tempdir().unwrap();
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", "120", "chromium"])
+        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
+        .args(["--enable-logging=stderr", "--virtual-time-budget=10000", "--hide-scrollbars"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(arguments)
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .expect("timeout and chromium: apt-get install chromium");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}\n{log}", output.status);
+    (String::from_utf8_lossy(&output.stdout).into_owned(), log)
+}
+
+/// Of a screenshot: the share of points that are not of the ground's colour, and the ground's brightness.
+fn looked_at(picture: &Path) -> (f64, u8) {
+    let pixmap = Pixmap::load_png(picture).expect("a screenshot");
+    let ground = pixmap.pixels()[0];
+    let other = pixmap.pixels().iter().filter(|point| **point != ground).count();
+    let share = f64::from(u32::try_from(other).unwrap())
+        / f64::from(u32::try_from(pixmap.pixels().len()).unwrap());
+    (share, ground.red())
+}
+
+/// Screenshots stay in the folder THINSTORE_KEEP_PAGE, if that is set.
+fn kept(folder: &Path) -> PathBuf {
+    std::env::var_os("THINSTORE_KEEP_PAGE").map_or_else(|| folder.to_owned(), PathBuf::from)
+}
+
+fn no_console_message(log: &str) {
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("CONSOLE")).collect();
+    assert!(said.is_empty(), "the page's console has:\n{}", said.join("\n"));
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn every_plot_is_in_the_page_that_a_browser_shows_and_its_console_is_empty() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = kept(temporary.path());
+    let results = common::results(1, 5, 1);
+    let report = write_report(&results, &folder, &ReportOptions::default()).unwrap();
+    let (document, log) = chromium(&report.page, &["--dump-dom"]);
+    no_console_message(&log);
+    assert!(document.contains("data-ready=\"yes\""), "the script did not come to its end");
+    let mut plots = 0;
+    for entry in std::fs::read_dir(folder.join("plots")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(name) = name.strip_suffix(".svg") else { continue };
+        // All ratios are a table in the page.
+        if name != "ratios" {
+            assert!(document.contains(&format!("id=\"{name}\"")), "{name} is not in the page");
+        }
+        plots += 1;
+    }
+    assert_eq!(plots, report.plots);
+    assert_eq!(document.matches("<figure ").count(), plots - 1);
+    assert!(document.contains("<table class=\"heat sortable\""));
+
+    for (name, size, scheme) in [
+        ("light", "1400,2400", "1"),
+        ("dark", "1400,2400", "0"),
+        ("narrow-light", "420,2400", "1"),
+        ("narrow-dark", "420,2400", "0"),
+    ] {
+        let picture = folder.join(format!("{name}.png"));
+        let (_, log) = chromium(
+            &report.page,
+            &[
+                &format!("--screenshot={}", picture.display()),
+                &format!("--window-size={size}"),
+                &format!("--blink-settings=preferredColorScheme={scheme}"),
+            ],
+        );
+        no_console_message(&log);
+        let (share, ground) = looked_at(&picture);
+        assert!(share > 0.05 && share < 0.8, "{name}: {share} of the picture is drawn on");
+        assert_eq!(ground < 100, name.ends_with("dark"), "{name}: the ground is {ground}");
+    }
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn the_page_of_two_runs_is_shown_without_a_word_from_the_console() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = kept(temporary.path()).join("two");
+    let (first, second) = (common::results(1, 5, 1), common::results(2, 5, 1));
+    let names = (("a.jsonl", &first), ("b.jsonl", &second));
+    let report = write_comparison(names.0, names.1, &folder, &ReportOptions::default()).unwrap();
+    let picture = folder.join("two.png");
+    let (_, log) = chromium(
+        &report.page,
+        &[&format!("--screenshot={}", picture.display()), "--window-size=1400,1600"],
+    );
+    no_console_message(&log);
+    let (share, _) = looked_at(&picture);
+    assert!(share > 0.05 && share < 0.9, "{share}");
+}
