@@ -35,6 +35,29 @@ pub struct Finding {
     pub layer: Option<LayerId>,
     /// What is wrong, and where.
     pub message: String,
+    /// The blocks of the layer that a repair gave up, where that is what is wrong.
+    pub lost: Option<Range<u64>>,
+}
+
+impl Finding {
+    pub(crate) fn new(structure: &'static str, layer: Option<LayerId>, message: String) -> Finding {
+        Finding { structure, layer, message, lost: None }
+    }
+
+    fn of_loss(layer: LayerId, blocks: Range<u64>) -> Finding {
+        let message = format!("{} were lost in a repair", blocks_text(&blocks));
+        Finding { lost: Some(blocks), ..Finding::new("lost", Some(layer), message) }
+    }
+
+    /// Is it known since a repair, which could not give it back? Nothing else is wrong there.
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+}
+
+/// A range of blocks in words.
+pub(crate) fn blocks_text(blocks: &Range<u64>) -> String {
+    format!("blocks {} to {}", blocks.start, blocks.end.saturating_sub(1))
 }
 
 /// What a check found.
@@ -59,8 +82,12 @@ impl CheckReport {
     }
 
     fn add(&mut self, structure: &'static str, layer: Option<LayerId>, message: String) {
+        self.add_finding(Finding::new(structure, layer, message));
+    }
+
+    fn add_finding(&mut self, finding: Finding) {
         if self.findings.len() < MOST_FINDINGS {
-            self.findings.push(Finding { structure, layer, message });
+            self.findings.push(finding);
         } else {
             self.more_findings += 1;
         }
@@ -94,16 +121,27 @@ enum BitmapFault {
     Free(Claim),
 }
 
-/// Data blocks and pages.
-type Counts = HashMap<LayerId, [u64; 2]>;
+/// Data blocks and pages that each layer owns itself, and through the child that is taking it over.
+#[derive(Default)]
+struct Counts {
+    own: HashMap<LayerId, [u64; 2]>,
+    inherited: HashMap<LayerId, [u64; 2]>,
+}
+
+impl Counts {
+    /// Data blocks and pages that are booked at a layer.
+    fn of(&self, id: LayerId) -> (u64, u64) {
+        let own = self.own.get(&id).copied().unwrap_or_default();
+        let through_child = self.inherited.get(&id).copied().unwrap_or_default();
+        (own[0] + through_child[0], own[1] + through_child[1])
+    }
+}
 
 /// Who owns what, by the maps alone.
 pub(crate) struct Claims {
     pub(crate) owners: HashMap<PoolBlock, Claim>,
     pub(crate) foreign: Vec<Foreign>,
-    /// What each layer owns itself, and through the child that is taking it over.
-    counted: Counts,
-    inherited: Counts,
+    counts: Counts,
     pub(crate) data_blocks: u64,
     /// Layers that miss something.
     pub(crate) lost: Vec<LayerId>,
@@ -112,9 +150,7 @@ pub(crate) struct Claims {
 impl Claims {
     /// Data blocks and pages that are booked at a layer.
     pub(crate) fn of(&self, id: LayerId) -> (u64, u64) {
-        let own = self.counted.get(&id).copied().unwrap_or_default();
-        let through_child = self.inherited.get(&id).copied().unwrap_or_default();
-        (own[0] + through_child[0], own[1] + through_child[1])
+        self.counts.of(id)
     }
 }
 
@@ -127,8 +163,7 @@ pub(crate) fn claims(core: &Core) -> Result<Claims> {
         lost: check.damaged,
         owners: check.claims,
         foreign: check.foreign,
-        counted: check.counted,
-        inherited: check.inherited,
+        counts: check.counts,
         data_blocks: check.report.data_blocks,
     })
 }
@@ -143,8 +178,7 @@ struct Check<'a> {
     places: HashMap<PoolBlock, Place>,
     /// Pointers to ancestors' blocks: checked once all claims are in.
     foreign: Vec<Foreign>,
-    counted: Counts,
-    inherited: Counts,
+    counts: Counts,
     /// Layers with lost blocks.
     damaged: Vec<LayerId>,
 }
@@ -201,8 +235,7 @@ impl<'a> Check<'a> {
             claims: HashMap::new(),
             places: HashMap::new(),
             foreign: Vec::new(),
-            counted: HashMap::new(),
-            inherited: HashMap::new(),
+            counts: Counts::default(),
             damaged: Vec::new(),
         }
     }
@@ -339,14 +372,12 @@ impl Check<'_> {
         if !walk.lost.is_empty() {
             self.damaged.push(id);
         }
-        for lost in &walk.lost {
-            let message =
-                format!("blocks {} to {} were lost in a repair", lost.start, lost.end - 1);
-            self.report.add("lost", Some(id), message);
+        for lost in walk.lost {
+            self.report.add_finding(Finding::of_loss(id, lost));
         }
-        self.counted.insert(id, walk.own);
+        self.counts.own.insert(id, walk.own);
         if let Some(origin) = walk.absorbed_from {
-            self.inherited.insert(origin, walk.inherited);
+            self.counts.inherited.insert(origin, walk.inherited);
         }
         self.report.data_blocks += walk.own[0] + walk.inherited[0];
         Ok(())
@@ -436,11 +467,8 @@ impl Check<'_> {
     }
 
     fn counts(&mut self) {
-        let (counted, inherited) = (&self.counted, &self.inherited);
         for (id, entry) in self.table.iter() {
-            let own = counted.get(id).copied().unwrap_or_default();
-            let through_child = inherited.get(id).copied().unwrap_or_default();
-            let found = (own[0] + through_child[0], own[1] + through_child[1]);
+            let found = self.counts.of(*id);
             let booked = entry.layer.own_blocks();
             if found != booked {
                 self.report.add(

@@ -11,12 +11,10 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use damage::{Listening, Random, options, read_only};
-use everything::{
-    DATA_MARK, DEVICE_BLOCKS, GROUP_BLOCKS, POOL_BYTES, RING, SUMS, data, pool_of_everything,
-};
+use damage::{DATA_MARK, Listening, Random, data, options, read_only};
+use everything::{DEVICE_BLOCKS, GROUP_BLOCKS, POOL_BYTES, RING, SUMS, pool_of_everything};
 use parking_lot::Mutex;
-use thinstore_pool::{BLOCK_BYTES, LayerId, Pool, Repair, ScrubReport};
+use thinstore_pool::{BLOCK_BYTES, Finding, LayerId, Pool, Repair, ScrubReport};
 use thinstore_storage::{BlockDevice, CrashPolicy, ErrorKind, SimulatedDisk, Storage};
 
 type Contents = BTreeMap<LayerId, (String, BTreeMap<u64, Vec<u8>>)>;
@@ -418,7 +416,7 @@ fn is_repaired(disk: Arc<SimulatedDisk>) -> bool {
         return false;
     }
     let findings = Pool::open(storage(), &read_only()).unwrap().check().unwrap().findings;
-    assert!(findings.iter().all(|finding| finding.structure == "lost"), "{findings:#?}");
+    assert!(findings.iter().all(Finding::is_lost), "{findings:#?}");
     true
 }
 

@@ -8,10 +8,10 @@ mod damage;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use damage::{Listening, Random, options, read_only};
+use damage::{DATA_MARK, Listening, Random, data, options, read_only};
 use parking_lot::Mutex;
 use thinstore_pool::{
-    BLOCK_BYTES, LayerId, Namespace, NewLayer, Pool, PoolOptions, Repair, RepairReport,
+    BLOCK_BYTES, Finding, LayerId, Namespace, NewLayer, Pool, PoolOptions, Repair, RepairReport,
 };
 use thinstore_storage::{BlockDevice, CrashPolicy, ErrorKind, SimulatedDisk, Storage};
 
@@ -21,20 +21,6 @@ const JOURNAL_BYTES: u64 = 256 << 10;
 /// Superblocks, and the ring after the head of group 0 (docs/format.md).
 const SUPERBLOCKS: [u64; 2] = [0, 35];
 const RING: std::ops::Range<u64> = 36..36 + JOURNAL_BYTES / BLOCK_BYTES;
-/// What each block of data begins with.
-const DATA_MARK: [u8; 8] = *b"a datum!";
-
-fn data(number: u64, blocks: u64) -> Vec<u8> {
-    let mut bytes = vec![0; (blocks * BLOCK_BYTES) as usize];
-    for (index, block) in bytes.chunks_mut(BLOCK_BYTES as usize).enumerate() {
-        block.fill((number + index as u64) as u8 | 1);
-        block[..8].copy_from_slice(&DATA_MARK);
-        block[8..16].copy_from_slice(&number.to_le_bytes());
-        block[16..24].copy_from_slice(&(index as u64).to_le_bytes());
-    }
-    bytes
-}
-
 fn named(name: &str) -> NewLayer {
     NewLayer { namespace: Namespace(1), name: name.to_owned(), ..NewLayer::default() }
 }
@@ -187,7 +173,7 @@ impl Patient {
         assert!(again.report().findings.is_empty(), "{what}: {:?}", again.report().findings);
         let pool = Pool::open(storage(), &options()).unwrap();
         let findings = pool.check().unwrap().findings;
-        assert!(findings.iter().all(|finding| finding.structure == "lost"), "{what}: {findings:?}");
+        assert!(findings.iter().all(Finding::is_lost), "{what}: {findings:?}");
         let found = contents(&pool);
         use_it(&pool, what);
         (report, found)

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::as_conversions)]
 
+mod damage;
+
 use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;
@@ -10,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use damage::all_but_reading;
 use parking_lot::Mutex;
 use thinstore_pool::{
     BLOCK_BYTES, Damage, LayerId, Namespace, NewLayer, OpenOptions, Pool, PoolOptions,
@@ -29,9 +32,8 @@ struct BadDisk {
 }
 
 impl Storage for BadDisk {
-    fn size_bytes(&self) -> u64 {
-        self.disk.size_bytes()
-    }
+    all_but_reading!();
+
     fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
         let first = offset_bytes / BLOCK_BYTES;
         let end = (offset_bytes + buffer.len() as u64).div_ceil(BLOCK_BYTES);
@@ -48,27 +50,6 @@ impl Storage for BadDisk {
             bytes[0] ^= u8::from(self.wrong_once.lock().remove(&block));
         }
         Ok(())
-    }
-    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
-        self.disk.write_at(offset_bytes, data)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.disk.sync()
-    }
-    fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
-        self.disk.punch_hole(offset_bytes, length_bytes)
-    }
-    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
-        self.disk.reserve(offset_bytes, length_bytes)
-    }
-    fn grow(&self, size_bytes: u64) -> io::Result<()> {
-        self.disk.grow(size_bytes)
-    }
-    fn drop_cache(&self) -> io::Result<()> {
-        self.disk.drop_cache()
-    }
-    fn name(&self) -> String {
-        self.disk.name()
     }
 }
 

@@ -31,7 +31,7 @@ use self::overlay::Overlay;
 pub use self::report::{Loss, RepairReport};
 use self::salvage::{Candidate, Salvaged, salvage};
 use self::survey::Survey;
-use crate::check::{CheckReport, Finding};
+use crate::check::{CheckReport, Finding, blocks_text};
 use crate::format::batch::pool_tag;
 use crate::format::geometry::SUPERBLOCK_HOMES;
 use crate::format::superblock::{Superblock, SuperblockFault};
@@ -59,11 +59,7 @@ fn superblocks(storage: &dyn Storage) -> Result<(Vec<Candidate>, Vec<Finding>)> 
         match read_superblock(storage, home) {
             Ok(Ok(superblock)) => candidates.push(Candidate { superblock, home: index }),
             Ok(Err(fault)) => findings.push(superblock_finding(home.get(), &fault)),
-            Err(error) => findings.push(Finding {
-                structure: "superblock",
-                layer: None,
-                message: error.to_string(),
-            }),
+            Err(error) => findings.push(Finding::new("superblock", None, error.to_string())),
         }
     }
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.superblock.checkpoint));
@@ -72,7 +68,7 @@ fn superblocks(storage: &dyn Storage) -> Result<(Vec<Candidate>, Vec<Finding>)> 
 
 fn superblock_finding(block: u64, fault: &SuperblockFault) -> Finding {
     let message = format!("the one at pool block {block} is damaged ({fault:?})");
-    Finding { structure: "superblock", layer: None, message }
+    Finding::new("superblock", None, message)
 }
 
 /// A pool that is cut off must be made as long as it was before anything else.
@@ -111,7 +107,7 @@ pub(crate) fn survey(storage: &dyn Storage, error: &Error) -> Result<CheckReport
             // All else would follow from that.
             Err(error) => {
                 let message = error.to_string();
-                findings.push(Finding { structure: "pool", layer: None, message });
+                findings.push(Finding::new("pool", None, message));
             }
             Ok(()) => {
                 findings.extend(journal_finding(storage, &candidate.superblock));
@@ -122,7 +118,7 @@ pub(crate) fn survey(storage: &dyn Storage, error: &Error) -> Result<CheckReport
         }
     }
     if findings.is_empty() {
-        findings.push(Finding { structure: "pool", layer: None, message: error.to_string() });
+        findings.push(Finding::new("pool", None, error.to_string()));
     }
     Ok(CheckReport { findings, more_findings, ..CheckReport::default() })
 }
@@ -134,7 +130,7 @@ fn journal_finding(storage: &dyn Storage, superblock: &Superblock) -> Option<Fin
         Ok((_, damage)) => damage.err()?,
         Err(error) => error,
     };
-    Some(Finding { structure: "journal", layer: None, message: error.to_string() })
+    Some(Finding::new("journal", None, error.to_string()))
 }
 
 /// What is wrong: by a check if the pool opens, else by a survey.
@@ -159,7 +155,7 @@ impl Repair {
     pub fn prepare(storage: Arc<dyn Storage>) -> Result<Repair> {
         let findings = findings(&storage)?;
         // What an earlier repair gave up does not come back by another one.
-        if findings.iter().all(|finding| finding.structure == "lost") {
+        if findings.iter().all(Finding::is_lost) {
             return Ok(Repair { overlay: None, report: RepairReport::default() });
         }
         let (candidates, _) = superblocks(&*storage)?;
@@ -224,23 +220,21 @@ impl RepairReport {
             Ok(pool) => pool,
             Err(error) => {
                 let message = error.to_string();
-                self.remaining.push(Finding { structure: "pool", layer: None, message });
+                self.remaining.push(Finding::new("pool", None, message));
                 return Ok(());
             }
         };
         for finding in pool.check()?.findings {
-            if finding.structure != "lost" {
+            let Some(blocks) = &finding.lost else {
                 self.remaining.push(finding);
                 continue;
-            }
+            };
             let info = finding.layer.and_then(|id| pool.layer(id).ok());
             let name = info.map(|info| (info.namespace, info.name));
             self.losses.push(Loss {
                 layer: finding.layer,
                 name: name.filter(|(_, name)| !name.is_empty()),
-                message: finding
-                    .message
-                    .replace(" were lost in a repair", " cannot be read any more"),
+                message: format!("{} cannot be read any more", blocks_text(blocks)),
             });
         }
         Ok(())

@@ -89,7 +89,7 @@ impl Survey {
 
     fn add(&mut self, structure: &'static str, layer: Option<LayerId>, message: String) {
         if self.findings.len() < MOST_FINDINGS {
-            self.findings.push(Finding { structure, layer, message });
+            self.findings.push(Finding::new(structure, layer, message));
         } else {
             self.more_findings += 1;
         }

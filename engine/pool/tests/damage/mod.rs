@@ -1,5 +1,8 @@
 //! What tests of damaged pools have in common.
 
+// Not every one needs all of it.
+#![allow(dead_code, unused_imports, unused_macros)]
+
 use std::collections::HashSet;
 use std::io;
 
@@ -15,6 +18,37 @@ pub fn read_only() -> OpenOptions {
     OpenOptions { read_only: true, ..options() }
 }
 
+/// All of a storage in front of `self.disk` but how it is read.
+macro_rules! all_but_reading {
+    () => {
+        fn size_bytes(&self) -> u64 {
+            self.disk.size_bytes()
+        }
+        fn write_at(&self, offset_bytes: u64, data: &[u8]) -> std::io::Result<()> {
+            self.disk.write_at(offset_bytes, data)
+        }
+        fn sync(&self) -> std::io::Result<()> {
+            self.disk.sync()
+        }
+        fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
+            self.disk.punch_hole(offset_bytes, length_bytes)
+        }
+        fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
+            self.disk.reserve(offset_bytes, length_bytes)
+        }
+        fn grow(&self, size_bytes: u64) -> std::io::Result<()> {
+            self.disk.grow(size_bytes)
+        }
+        fn drop_cache(&self) -> std::io::Result<()> {
+            self.disk.drop_cache()
+        }
+        fn name(&self) -> String {
+            self.disk.name()
+        }
+    };
+}
+pub(crate) use all_but_reading;
+
 /// Notes which blocks are read.
 pub struct Listening {
     pub disk: SimulatedDisk,
@@ -22,36 +56,29 @@ pub struct Listening {
 }
 
 impl Storage for Listening {
-    fn size_bytes(&self) -> u64 {
-        self.disk.size_bytes()
-    }
+    all_but_reading!();
+
     fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
         let blocks =
             offset_bytes / BLOCK_BYTES..(offset_bytes + buffer.len() as u64).div_ceil(BLOCK_BYTES);
         self.read.lock().extend(blocks);
         self.disk.read_at(offset_bytes, buffer)
     }
-    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
-        self.disk.write_at(offset_bytes, data)
+}
+
+/// What each block of data begins with.
+pub const DATA_MARK: [u8; 8] = *b"a datum!";
+
+/// Blocks that say what they are.
+pub fn data(number: u64, blocks: u64) -> Vec<u8> {
+    let mut bytes = vec![0; (blocks * BLOCK_BYTES) as usize];
+    for (index, block) in bytes.chunks_mut(BLOCK_BYTES as usize).enumerate() {
+        block.fill((number + index as u64) as u8 | 1);
+        block[..8].copy_from_slice(&DATA_MARK);
+        block[8..16].copy_from_slice(&number.to_le_bytes());
+        block[16..24].copy_from_slice(&(index as u64).to_le_bytes());
     }
-    fn sync(&self) -> io::Result<()> {
-        self.disk.sync()
-    }
-    fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
-        self.disk.punch_hole(offset_bytes, length_bytes)
-    }
-    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> io::Result<()> {
-        self.disk.reserve(offset_bytes, length_bytes)
-    }
-    fn grow(&self, size_bytes: u64) -> io::Result<()> {
-        self.disk.grow(size_bytes)
-    }
-    fn drop_cache(&self) -> io::Result<()> {
-        self.disk.drop_cache()
-    }
-    fn name(&self) -> String {
-        self.disk.name()
-    }
+    bytes
 }
 
 /// A small generator (SplitMix64; Steele, Lea and Flood, 2014).

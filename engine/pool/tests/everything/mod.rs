@@ -5,7 +5,7 @@ use std::sync::Arc;
 use thinstore_pool::{BLOCK_BYTES, Namespace, NewLayer, Pool, PoolOptions};
 use thinstore_storage::{BlockDevice, CrashPolicy, SimulatedDisk, Storage};
 
-use crate::damage::options;
+use crate::damage::{data, options};
 
 pub const POOL_BYTES: u64 = 160 << 20;
 pub const DEVICE_BLOCKS: u64 = 70_000;
@@ -15,20 +15,6 @@ pub const RING: std::ops::Range<u64> = 36..36 + JOURNAL_BYTES / BLOCK_BYTES;
 /// Where checksums of data lie in a group of so many blocks.
 pub const SUMS: std::ops::Range<u64> = 3..35;
 pub const GROUP_BLOCKS: u64 = 32_768;
-/// What each block of data begins with.
-pub const DATA_MARK: [u8; 8] = *b"a datum!";
-
-/// Blocks that say what they are.
-pub fn data(number: u64, blocks: u64) -> Vec<u8> {
-    let mut bytes = vec![0; (blocks * BLOCK_BYTES) as usize];
-    for (index, block) in bytes.chunks_mut(BLOCK_BYTES as usize).enumerate() {
-        block.fill((number + index as u64) as u8 | 1);
-        block[..8].copy_from_slice(&DATA_MARK);
-        block[8..16].copy_from_slice(&number.to_le_bytes());
-    }
-    bytes
-}
-
 /// A pool with something of everything, as a process that was killed leaves it: a journal to replay, hidden
 /// and half freed layers, documents, bitmaps of two groups, both superblocks.
 pub fn pool_of_everything() -> SimulatedDisk {
