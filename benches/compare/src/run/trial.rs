@@ -1,0 +1,338 @@
+//! One trial: the steps of a workload, done with a subject.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+
+use super::fio;
+use super::program::run_program;
+use super::{Answer, ImageOrder, Meter, Reading, Subject};
+use crate::number::float;
+use crate::results::{Better, Histogram, Metric, Parameters, Unit, resources};
+use crate::workload::{Action, Step, Workload};
+
+/// A figure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// Of what.
+    pub metric: Metric,
+    /// How much.
+    pub value: f64,
+    /// The latencies behind it.
+    pub latency: Option<Histogram>,
+}
+
+/// A step that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Which.
+    pub step: String,
+    /// Why.
+    pub message: String,
+}
+
+fn fault(step: &str) -> impl Fn(String) -> Fault {
+    let step = step.to_owned();
+    move |message| Fault { step: step.clone(), message }
+}
+
+/// The bytes that are written: no two trials write the same, and none writes zeros.
+fn pattern(size: u64) -> Vec<u8> {
+    let mut random = crate::random::Random::new(u64::from(std::process::id()) ^ size);
+    let words = usize::try_from(size.div_ceil(8)).unwrap_or(0);
+    let mut bytes: Vec<u8> = (0..words).flat_map(|_| random.next().to_le_bytes()).collect();
+    bytes.truncate(usize::try_from(size).unwrap_or(0));
+    bytes
+}
+
+/// Writes are done in pieces of this size.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// Opens a file of a container for writing. Whatever links the image has, and whatever the workload says, it lies in
+/// the container: the root that runs this is the host's.
+fn open_within(root: &Path, path: &str) -> std::io::Result<File> {
+    let folder = File::open(root)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o644);
+    Ok(openat2(&folder, path, flags, mode, ResolveFlags::IN_ROOT)?.into())
+}
+
+fn write(root: &Path, path: &str, offset: u64, size: u64, sync: bool) -> Answer<()> {
+    let said = |error: std::io::Error| format!("{path}: {error}");
+    let file = open_within(root, path).map_err(said)?;
+    let bytes = pattern(size.min(PIECE_BYTES));
+    let mut written = 0;
+    while written < size {
+        let piece =
+            bytes.get(..usize::try_from(size - written).unwrap_or(usize::MAX)).unwrap_or(&bytes);
+        file.write_all_at(piece, offset + written).map_err(said)?;
+        written += u64::try_from(piece.len()).unwrap_or(size);
+    }
+    if sync { file.sync_all().map_err(said) } else { Ok(()) }
+}
+
+/// A figure of fio that is called so is of bytes; any other is of operations.
+const THROUGHPUT: &str = "throughput";
+
+/// What is under way.
+struct Trial<'a> {
+    subject: &'a dyn Subject,
+    meter: &'a dyn Meter,
+    parameters: &'a Parameters,
+    mounts: BTreeMap<String, PathBuf>,
+    before: Reading,
+    figures: Vec<Figure>,
+}
+
+/// Runs a trial, and takes everything down again, however it went.
+pub fn run_trial(
+    subject: &dyn Subject,
+    meter: &dyn Meter,
+    workload: &Workload,
+    parameters: &Parameters,
+) -> Result<Vec<Figure>, Fault> {
+    let result = measured(subject, meter, workload, parameters);
+    let ended = subject.end().map_err(fault("take down"));
+    // What went wrong first is the reason of what goes wrong then.
+    let figures = result?;
+    ended?;
+    Ok(figures)
+}
+
+fn measured(
+    subject: &dyn Subject,
+    meter: &dyn Meter,
+    workload: &Workload,
+    parameters: &Parameters,
+) -> Result<Vec<Figure>, Fault> {
+    let image = ImageOrder::of(&workload.image, parameters).map_err(fault("image"))?;
+    subject.begin(&image).map_err(fault("image"))?;
+    let read = |step: &str| meter.read(subject).map_err(|error| fault(step)(error.to_string()));
+    meter.settle(workload.cold).map_err(|error| fault("settle")(error.to_string()))?;
+    let before = read("read the counters")?;
+    let mounts = BTreeMap::new();
+    let mut trial = Trial { subject, meter, parameters, mounts, before, figures: Vec::new() };
+    for (number, step) in (1..).zip(&workload.steps) {
+        trial.step(step).map_err(fault(&format!("step {number}, {}", step.action.name())))?;
+    }
+    // What was written lazily belongs to the trial too.
+    meter.settle(false).map_err(|error| fault("settle")(error.to_string()))?;
+    let after = read("read the counters")?;
+    let written = match &workload.writes_bytes {
+        Some(written) => Some(written.number(parameters).map_err(fault("writes_bytes"))?),
+        None => None,
+    };
+    let mut figures = trial.figures;
+    figures.extend(taken(&before, &after, written));
+    Ok(figures)
+}
+
+/// What the trial took.
+fn taken(before: &Reading, after: &Reading, written: Option<u64>) -> Vec<Figure> {
+    let disk = after.disk.since(&before.disk);
+    let machine = after.machine.since(&before.machine);
+    let daemons = after.daemons.since(&before.daemons);
+    let grown = |after: u64, before: u64| float(after.saturating_sub(before));
+    let mut pairs = vec![
+        (resources::disk_bytes_written(), float(disk.written_bytes)),
+        (resources::disk_flushes(), float(disk.flushes)),
+        (resources::space(), grown(after.space_bytes, before.space_bytes)),
+        (resources::page_cache(), grown(after.page_cache_bytes, before.page_cache_bytes)),
+        (resources::cpu_user(), machine.user_seconds),
+        (resources::cpu_kernel(), machine.kernel_seconds),
+        (resources::cpu_daemons(), daemons.seconds()),
+    ];
+    if let Some(bytes) = written.filter(|bytes| *bytes > 0) {
+        pairs.push((resources::bytes_written_per_byte(), float(disk.written_bytes) / float(bytes)));
+    }
+    pairs.into_iter().map(|(metric, value)| Figure { metric, value, latency: None }).collect()
+}
+
+impl Trial<'_> {
+    fn step(&mut self, step: &Step) -> Answer<()> {
+        let count = step.containers.number(self.parameters)?;
+        let names: Vec<String> = (0..count).map(|number| format!("c{number}")).collect();
+        let begun = Instant::now();
+        let ready = match &step.action {
+            Action::Sync => {
+                self.meter.settle(false).map_err(|error| error.to_string())?;
+                None
+            }
+            Action::DropCaches => {
+                self.meter.settle(true).map_err(|error| error.to_string())?;
+                None
+            }
+            Action::Space | Action::PageCache => Some(Ready::Figure(self.grown(&step.action)?)),
+            action => self.all(action, &names, step.parallel)?.map(Ready::Fio),
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        let Some(measure) = &step.measure else { return Ok(()) };
+        let figure = match (ready, &measure.operations) {
+            (Some(Ready::Figure(mut figure)), _) => {
+                figure.metric.name.clone_from(&measure.name);
+                figure
+            }
+            // Of large requests it is the bytes that are asked for.
+            (Some(Ready::Fio(sum)), _) if measure.name == THROUGHPUT => Figure {
+                metric: Metric::result(THROUGHPUT, Unit::BytesPerSecond, Better::Higher),
+                value: sum.bytes_per_second,
+                latency: Some(sum.latency),
+            },
+            (Some(Ready::Fio(sum)), _) => Figure {
+                metric: Metric::result(&measure.name, Unit::OperationsPerSecond, Better::Higher),
+                value: sum.operations_per_second,
+                latency: Some(sum.latency),
+            },
+            (None, Some(operations)) => Figure {
+                metric: Metric::result(&measure.name, Unit::OperationsPerSecond, Better::Higher),
+                value: float(operations.number(self.parameters)?) / seconds.max(1e-9),
+                latency: None,
+            },
+            (None, None) => Figure {
+                metric: Metric::result(&measure.name, Unit::Seconds, Better::Lower),
+                value: seconds,
+                latency: None,
+            },
+        };
+        self.figures.push(figure);
+        Ok(())
+    }
+
+    /// By how much something has grown since the first step.
+    fn grown(&self, action: &Action) -> Answer<Figure> {
+        let now = self.meter.read(self.subject).map_err(|error| error.to_string())?;
+        let bytes = if *action == Action::Space {
+            now.space_bytes.saturating_sub(self.before.space_bytes)
+        } else {
+            now.page_cache_bytes.saturating_sub(self.before.page_cache_bytes)
+        };
+        let metric = Metric::result("", Unit::Bytes, Better::Lower);
+        Ok(Figure { metric, value: float(bytes), latency: None })
+    }
+
+    /// An action for all of these containers: one after the other, or at the same time. Fio brings a figure of its own.
+    fn all(
+        &mut self,
+        action: &Action,
+        names: &[String],
+        parallel: bool,
+    ) -> Answer<Option<fio::FioResult>> {
+        let this = &*self;
+        let answers: Vec<Answer<Done>> = if parallel && names.len() > 1 {
+            std::thread::scope(|scope| {
+                let threads: Vec<_> =
+                    names.iter().map(|name| scope.spawn(move || this.one(action, name))).collect();
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap_or_else(|_| Err("it panicked".to_owned())))
+                    .collect()
+            })
+        } else {
+            let mut answers = Vec::new();
+            for name in names {
+                answers.push(this.one(action, name));
+                if answers.last().is_some_and(Result::is_err) {
+                    break;
+                }
+            }
+            answers
+        };
+        let mut sum: Option<fio::FioResult> = None;
+        for (name, answer) in names.iter().zip(answers) {
+            match answer.map_err(|message| format!("{name}: {message}"))? {
+                Done::Plain => {}
+                Done::Mounted(path) => {
+                    self.mounts.insert(name.clone(), path);
+                }
+                Done::Unmounted => {
+                    self.mounts.remove(name);
+                }
+                Done::Fio(result) => {
+                    let sum = sum.get_or_insert_default();
+                    sum.operations_per_second += result.operations_per_second;
+                    sum.bytes_per_second += result.bytes_per_second;
+                    sum.latency.merge(&result.latency);
+                }
+            }
+        }
+        Ok(sum)
+    }
+
+    fn one(&self, action: &Action, container: &str) -> Answer<Done> {
+        let subject = self.subject;
+        let folder = || {
+            self.mounts
+                .get(container)
+                .ok_or_else(|| "it is not mounted: a step 'mount' is missing".to_owned())
+        };
+        let texts = |words: &[crate::workload::Template]| {
+            words.iter().map(|word| word.text(self.parameters)).collect::<Answer<Vec<String>>>()
+        };
+        match action {
+            Action::Create => subject.create(container)?,
+            Action::Mount => return subject.mount(container).map(Done::Mounted),
+            Action::Unmount => {
+                subject.unmount(container)?;
+                return Ok(Done::Unmounted);
+            }
+            Action::Remove => subject.remove(container)?,
+            Action::Commit => subject.commit(container, &format!("{container}-image"))?,
+            Action::Diff => drop(subject.diff(container)?),
+            Action::Command(words) => drop(run_program(&texts(words)?, folder()?)?),
+            Action::Write { file, offset, size, sync } => {
+                let (path, offset) = (file.text(self.parameters)?, offset.number(self.parameters)?);
+                write(folder()?, &path, offset, size.number(self.parameters)?, *sync)?;
+            }
+            Action::Fio(options) => {
+                let mut words: Vec<String> = fio::OPTIONS.map(str::to_owned).into();
+                words.push("--directory=.".to_owned());
+                words.extend(texts(options)?);
+                return fio::parse(&run_program(&words, folder()?)?).map(Done::Fio);
+            }
+            Action::Sync | Action::DropCaches | Action::Space | Action::PageCache => {}
+        }
+        Ok(Done::Plain)
+    }
+}
+
+/// A figure that is no time.
+enum Ready {
+    Figure(Figure),
+    Fio(fio::FioResult),
+}
+
+/// What an action for one container came to.
+enum Done {
+    Plain,
+    Mounted(PathBuf),
+    Unmounted,
+    Fio(fio::FioResult),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writing_stays_in_the_container() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, outside) = (folder.path().join("root"), folder.path().join("outside"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(&outside, "untouched").unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
+        // A link to where the container has nothing.
+        assert!(write(&root, "link", 0, 3, true).is_err());
+        write(&root, "../outside", 1 << 20, (1 << 20) + 5, true).unwrap();
+        write(&root, "/outside", 0, 1, false).unwrap();
+        assert_eq!(std::fs::read(&outside).unwrap(), b"untouched");
+        let written = std::fs::read(root.join("outside")).unwrap();
+        assert_eq!(written.len(), (2 << 20) + 5);
+        let (hole, data) = written[1..].split_at((1 << 20) - 1);
+        assert!(hole.iter().all(|byte| *byte == 0));
+        assert!(data.iter().filter(|byte| **byte == 0).count() < data.len() / 100);
+    }
+}

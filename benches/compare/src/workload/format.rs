@@ -1,0 +1,342 @@
+//! From TOML to a workload, with messages that say what to change where.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::template::number;
+use super::{Action, Image, ImageFile, Measure, Step, Template, Workload};
+use crate::results::{ParameterValue, Parameters};
+
+/// A number, or a text with parameters in it.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum Value {
+    Number(u64),
+    Text(String),
+}
+
+impl From<Value> for Template {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Number(number) => Self::new(number.to_string()),
+            Value::Text(text) => Self::new(text),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    title: String,
+    purpose: String,
+    #[serde(default)]
+    source: String,
+    #[serde(default)]
+    group: String,
+    #[serde(default)]
+    needs: Vec<String>,
+    #[serde(default)]
+    image: FileImage,
+    #[serde(default)]
+    cold: bool,
+    writes_bytes: Option<Value>,
+    seconds: Option<f64>,
+    #[serde(default)]
+    parameters: BTreeMap<String, Vec<Value>>,
+    quick: Option<Quick>,
+    steps: Vec<toml::Spanned<FileStep>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Quick {
+    #[serde(default)]
+    parameters: BTreeMap<String, Vec<Value>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileImage {
+    base: Option<String>,
+    layers: Option<Value>,
+    #[serde(default)]
+    files: Vec<FileImageFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileImageFile {
+    path: String,
+    size: Value,
+    count: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileStep {
+    r#do: String,
+    containers: Option<Value>,
+    #[serde(default)]
+    parallel: bool,
+    measure: Option<String>,
+    operations: Option<Value>,
+    run: Option<Vec<String>>,
+    options: Option<Vec<String>>,
+    file: Option<String>,
+    offset: Option<Value>,
+    size: Option<Value>,
+    sync: Option<bool>,
+}
+
+/// A line (0 if none is known) and what is wrong.
+type Fault = (usize, String);
+
+fn line_at(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+pub(super) fn parse(text: &str) -> Result<Workload, Fault> {
+    let file: File = toml::from_str(text).map_err(|error| {
+        let line = error.span().map_or(0, |span| line_at(text, span.start));
+        (line, error.message().to_owned())
+    })?;
+    let whole = |message: String| (0, message);
+    check_name("name", &file.name).map_err(whole)?;
+    for (field, value) in [("title", &file.title), ("purpose", &file.purpose)] {
+        if value.trim().is_empty() {
+            return Err((0, format!("'{field}' is empty")));
+        }
+    }
+    let parameters = values(&file.name, file.parameters).map_err(whole)?;
+    let quick_parameters = match file.quick {
+        Some(quick) => Some(
+            quick_values(&parameters, values(&file.name, quick.parameters).map_err(whole)?)
+                .map_err(whole)?,
+        ),
+        None => None,
+    };
+    if file.steps.is_empty() {
+        return Err((0, "it has no [[steps]]".to_owned()));
+    }
+    let mut steps = Vec::new();
+    for (number, spanned) in (1..).zip(file.steps) {
+        let line = line_at(text, spanned.span().start);
+        let said = |message| (line, format!("step {number}: {message}"));
+        steps.push(step(spanned.into_inner()).map_err(said)?);
+    }
+    if !steps.iter().any(|step| step.measure.is_some()) {
+        return Err((0, "none of its steps has a 'measure': nothing would come of it".to_owned()));
+    }
+    let one = || Template::new("1");
+    let files = file.image.files.into_iter().map(|file| ImageFile {
+        path: file.path,
+        size: file.size.into(),
+        count: file.count.map_or_else(one, Into::into),
+    });
+    let image = Image {
+        base: file.image.base,
+        layers: file.image.layers.map_or_else(one, Into::into),
+        files: files.collect(),
+    };
+    let workload = Workload {
+        name: file.name,
+        title: file.title,
+        purpose: file.purpose,
+        source: file.source,
+        group: file.group,
+        needs: file.needs,
+        image,
+        cold: file.cold,
+        writes_bytes: file.writes_bytes.map(Into::into),
+        seconds: file.seconds,
+        parameters,
+        quick_parameters,
+        steps,
+    };
+    check_templates(&workload).map_err(whole)?;
+    Ok(workload)
+}
+
+/// Names become names of files, anchors and options.
+fn check_name(what: &str, name: &str) -> Result<(), String> {
+    let good = !name.is_empty()
+        && name.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+        });
+    if good {
+        Ok(())
+    } else {
+        Err(format!("{what} '{name}': only a to z, 0 to 9, - and _ are for names"))
+    }
+}
+
+fn values(
+    workload: &str,
+    parameters: BTreeMap<String, Vec<Value>>,
+) -> Result<BTreeMap<String, Vec<ParameterValue>>, String> {
+    let mut found = BTreeMap::new();
+    for (name, values) in parameters {
+        check_name("parameter", &name)?;
+        if values.is_empty() {
+            return Err(format!("parameter '{name}' of '{workload}' has no values"));
+        }
+        let mut known: Vec<ParameterValue> = Vec::new();
+        for value in values {
+            let value = match value {
+                Value::Number(number) => ParameterValue::Number(number),
+                // Sizes are numbers, so that they are in order and can be an axis.
+                Value::Text(text) => match number(&text) {
+                    Some(number) if name.ends_with("_bytes") => ParameterValue::Number(number),
+                    _ => ParameterValue::Text(text),
+                },
+            };
+            if name.ends_with("_bytes") && value.number().is_none() {
+                return Err(format!("parameter '{name}': '{value}' is no size like 4K, 20M or 1G"));
+            }
+            if known.contains(&value) {
+                return Err(format!("parameter '{name}' has the value {value} twice"));
+            }
+            known.push(value);
+        }
+        found.insert(name, known);
+    }
+    Ok(found)
+}
+
+/// The short set has all of what it does not say otherwise.
+fn quick_values(
+    all: &BTreeMap<String, Vec<ParameterValue>>,
+    quick: BTreeMap<String, Vec<ParameterValue>>,
+) -> Result<BTreeMap<String, Vec<ParameterValue>>, String> {
+    let mut merged = all.clone();
+    for (name, values) in quick {
+        if merged.insert(name.clone(), values).is_none() {
+            return Err(format!("[quick] has a parameter '{name}' that [parameters] has not"));
+        }
+    }
+    Ok(merged)
+}
+
+fn step(file: FileStep) -> Result<Step, String> {
+    let action = file.r#do.as_str();
+    let templates = |words: Vec<String>| words.into_iter().map(Template::new).collect::<Vec<_>>();
+    let missing = |field: &str| format!("'{action}' wants '{field}'");
+    // Each action has fields of its own; the others do not belong to it.
+    let own: &[&str] = match action {
+        "command" => &["run"],
+        "fio" => &["options"],
+        "write" => &["file", "offset", "size", "sync"],
+        _ => &[],
+    };
+    let given = [
+        ("run", file.run.is_some()),
+        ("options", file.options.is_some()),
+        ("file", file.file.is_some()),
+        ("offset", file.offset.is_some()),
+        ("size", file.size.is_some()),
+        ("sync", file.sync.is_some()),
+    ];
+    if let Some((field, _)) = given.iter().find(|(field, given)| *given && !own.contains(field)) {
+        return Err(format!("'{field}' does not belong to '{action}'"));
+    }
+    let found = match action {
+        "create" => Action::Create,
+        "mount" => Action::Mount,
+        "unmount" => Action::Unmount,
+        "remove" => Action::Remove,
+        "commit" => Action::Commit,
+        "diff" => Action::Diff,
+        "sync" => Action::Sync,
+        "drop-caches" => Action::DropCaches,
+        "space" => Action::Space,
+        "page-cache" => Action::PageCache,
+        "command" => {
+            let words = file.run.ok_or_else(|| missing("run"))?;
+            if words.is_empty() {
+                return Err("'run' is empty: it wants a program and its arguments".to_owned());
+            }
+            Action::Command(templates(words))
+        }
+        "fio" => Action::Fio(templates(file.options.ok_or_else(|| missing("options"))?)),
+        "write" => Action::Write {
+            file: Template::new(file.file.ok_or_else(|| missing("file"))?),
+            offset: file.offset.map_or_else(|| Template::new("0"), Into::into),
+            size: file.size.ok_or_else(|| missing("size"))?.into(),
+            sync: file.sync.unwrap_or(false),
+        },
+        unknown => {
+            return Err(format!(
+                "there is no action '{unknown}'; there are create, mount, unmount, remove, commit, diff, command, write, \
+                 fio, sync, drop-caches, space and page-cache"
+            ));
+        }
+    };
+    let measure = match (file.measure, file.operations) {
+        (Some(name), operations) => {
+            check_name("measure", &name)?;
+            if operations.is_some()
+                && matches!(found, Action::Fio(_) | Action::Space | Action::PageCache)
+            {
+                return Err(format!(
+                    "'operations' does not belong to '{action}', which counts by itself"
+                ));
+            }
+            Some(Measure { name, operations: operations.map(Into::into) })
+        }
+        (None, Some(_)) => return Err("'operations' without 'measure': of what?".to_owned()),
+        (None, None) => None,
+    };
+    if measure.is_none() && matches!(found, Action::Space | Action::PageCache) {
+        return Err(format!("'{action}' is there to measure: it wants 'measure'"));
+    }
+    let containers = file.containers.map_or_else(|| Template::new("1"), Into::into);
+    Ok(Step { action: found, containers, parallel: file.parallel, measure })
+}
+
+/// Everything can be resolved with every combination of parameters.
+fn check_templates(workload: &Workload) -> Result<(), String> {
+    let all = workload.combinations(false);
+    for parameters in all.iter().chain(&workload.combinations(true)) {
+        workload
+            .image
+            .layers
+            .number(parameters)
+            .map_err(|fault| format!("image: layers: {fault}"))?;
+        for file in &workload.image.files {
+            let said = |fault| format!("image: {}: {fault}", file.path);
+            file.size.number(parameters).map_err(said)?;
+            file.count.number(parameters).map_err(said)?;
+        }
+        if let Some(written) = &workload.writes_bytes {
+            written.number(parameters).map_err(|fault| format!("writes_bytes: {fault}"))?;
+        }
+        for (number, step) in (1..).zip(&workload.steps) {
+            check_step(step, parameters)
+                .map_err(|fault| format!("step {number} ({}): {fault}", step.action.name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_step(step: &Step, parameters: &Parameters) -> Result<(), String> {
+    if step.containers.number(parameters)? == 0 {
+        return Err("for 0 containers there is nothing to do".to_owned());
+    }
+    if let Some(operations) = step.measure.as_ref().and_then(|measure| measure.operations.as_ref())
+    {
+        operations.number(parameters)?;
+    }
+    match &step.action {
+        Action::Command(words) | Action::Fio(words) => {
+            words.iter().try_for_each(|word| word.text(parameters).map(drop))
+        }
+        Action::Write { file, offset, size, .. } => {
+            file.text(parameters)?;
+            offset.number(parameters)?;
+            size.number(parameters).map(drop)
+        }
+        _ => Ok(()),
+    }
+}

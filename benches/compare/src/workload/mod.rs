@@ -1,0 +1,227 @@
+//! What is done, and measured: workloads are declared in TOML files, which a person can add to.
+//! docs/benchmarks.md says what may stand in them.
+
+mod format;
+mod template;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub use template::Template;
+
+use crate::results::{ParameterValue, Parameters, WorkloadInfo};
+use crate::{Error, Result};
+
+/// A workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// Names it in results and options.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// What it is there to show.
+    pub purpose: String,
+    /// The paper or the lesson that it comes from.
+    pub source: String,
+    /// The heading it stands below in the report.
+    pub group: String,
+    /// Programs without which it is left out.
+    pub needs: Vec<String>,
+    /// What the containers stand on.
+    pub image: Image,
+    /// The page cache is empty when the steps begin.
+    pub cold: bool,
+    /// How many bytes the steps write: what the disk writes is divided by it.
+    pub writes_bytes: Option<Template>,
+    /// About how long a trial takes, for the first estimate of the time left.
+    pub seconds: Option<f64>,
+    /// Every combination of these is a cell.
+    pub parameters: BTreeMap<String, Vec<ParameterValue>>,
+    /// Those of the short set; none if the workload is not in it.
+    pub quick_parameters: Option<BTreeMap<String, Vec<ParameterValue>>>,
+    /// What is done.
+    pub steps: Vec<Step>,
+}
+
+/// What containers stand on. A subject makes it before the trial; that is not measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// The name of an image that the runner knows, as `debian`; none for an empty one.
+    pub base: Option<String>,
+    /// How many layers lie upon the base; the first has the files, each of the others a small one.
+    pub layers: Template,
+    /// What its first layer has.
+    pub files: Vec<ImageFile>,
+}
+
+/// Files of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageFile {
+    /// Below the root; with more than one, a number is put behind it.
+    pub path: String,
+    /// How large each is.
+    pub size: Template,
+    /// How many there are.
+    pub count: Template,
+}
+
+/// A step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What is done.
+    pub action: Action,
+    /// For how many containers: `c0`, `c1`, ...
+    pub containers: Template,
+    /// For all of them at the same time.
+    pub parallel: bool,
+    /// What is measured by it.
+    pub measure: Option<Measure>,
+}
+
+/// What a step may do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Makes containers from the image.
+    Create,
+    /// Mounts them.
+    Mount,
+    /// Unmounts them.
+    Unmount,
+    /// Removes them.
+    Remove,
+    /// Makes an image of what they have.
+    Commit,
+    /// Lists what changed in them.
+    Diff,
+    /// Runs a program in the folder that they are mounted on.
+    Command(Vec<Template>),
+    /// Overwrites bytes of a file.
+    Write {
+        /// Below the mount.
+        file: Template,
+        /// From here.
+        offset: Template,
+        /// So many.
+        size: Template,
+        /// And makes them durable.
+        sync: bool,
+    },
+    /// Runs fio in the folder that they are mounted on.
+    Fio(Vec<Template>),
+    /// Makes everything durable.
+    Sync,
+    /// Empties the page cache.
+    DropCaches,
+    /// Measures by how much the store has grown since the first step.
+    Space,
+    /// Measures by how much the page cache has grown since the first step.
+    PageCache,
+}
+
+impl Action {
+    /// Its name in the file.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Mount => "mount",
+            Self::Unmount => "unmount",
+            Self::Remove => "remove",
+            Self::Commit => "commit",
+            Self::Diff => "diff",
+            Self::Command(_) => "command",
+            Self::Write { .. } => "write",
+            Self::Fio(_) => "fio",
+            Self::Sync => "sync",
+            Self::DropCaches => "drop-caches",
+            Self::Space => "space",
+            Self::PageCache => "page-cache",
+        }
+    }
+}
+
+/// What is measured by a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measure {
+    /// The metric's name.
+    pub name: String,
+    /// If it is so many operations: their rate is the figure, and not the time.
+    pub operations: Option<Template>,
+}
+
+/// One cell of the comparison, without the driver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    /// The workload's place in the list.
+    pub workload: usize,
+    /// Its parameters.
+    pub parameters: Parameters,
+}
+
+impl Workload {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads the text of a file; the path is for messages.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        format::parse(text).map_err(|(line, message)| Error::Malformed {
+            path: path.to_owned(),
+            line,
+            message,
+        })
+    }
+
+    /// Reads all `*.toml` of a folder, by name.
+    pub fn read_folder(folder: &Path) -> Result<Vec<Self>> {
+        let entries = std::fs::read_dir(folder).map_err(Error::io("list", folder))?;
+        let mut paths: Vec<_> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+            .collect();
+        paths.sort();
+        let mut workloads: Vec<Self> = Vec::new();
+        for path in paths {
+            let workload = Self::read(&path)?;
+            if workloads.iter().any(|known| known.name == workload.name) {
+                let message = format!("another file has a workload '{}' too", workload.name);
+                return Err(Error::Malformed { path, line: 0, message });
+            }
+            workloads.push(workload);
+        }
+        Ok(workloads)
+    }
+
+    /// Every combination of its parameters; none if it is not in the short set.
+    pub fn combinations(&self, quick: bool) -> Vec<Parameters> {
+        let parameters =
+            if quick { self.quick_parameters.as_ref() } else { Some(&self.parameters) };
+        let Some(parameters) = parameters else { return Vec::new() };
+        let mut combinations = vec![Parameters::default()];
+        for (name, values) in parameters {
+            combinations = combinations
+                .iter()
+                .flat_map(|known| {
+                    values.iter().map(|value| {
+                        let mut more = known.clone();
+                        more.0.insert(name.clone(), value.clone());
+                        more
+                    })
+                })
+                .collect();
+        }
+        combinations
+    }
+
+    /// What the report says of it.
+    pub fn info(&self) -> WorkloadInfo {
+        WorkloadInfo {
+            name: self.name.clone(),
+            title: self.title.clone(),
+            purpose: self.purpose.clone(),
+            source: self.source.clone(),
+            group: self.group.clone(),
+        }
+    }
+}
