@@ -136,7 +136,7 @@ fn a_volume_is_filled_once_from_what_the_container_has_there() {
 fn a_fill_that_was_killed_is_made_again() {
     let store = store_with(&["one"]);
     store.ok(&["volume", "create", "v"]);
-    let half = store.root().join("volumes/v/_filling");
+    let half = store.root().join("volumes/v/.thinstore-gathering");
     fs::create_dir(&half).unwrap();
     fs::write(half.join("file"), "half").unwrap();
     let shown = mount(&store, "one", &["-v", "v:/data"]);
@@ -144,5 +144,26 @@ fn a_fill_that_was_killed_is_made_again() {
     assert!(!half.exists());
     host::kill(store.daemon_pid().unwrap());
     store.ok(&["volume", "rm", "v"]);
+    store.finish();
+}
+
+/// A folder that somebody has mounted already, empty, is filled in place: it stays the same folder.
+#[test]
+#[ignore = "needs root: mounts containers"]
+fn a_volume_that_is_mounted_already_is_filled_where_it_is() {
+    let store = store_with(&["first", "second"]);
+    for driver in ["local", "thin"] {
+        store.ok(&["volume", "create", "--driver", driver, driver]);
+        let first = mount(&store, "first", &["-v", &format!("{driver}:/mine")]);
+        fs::write(first.join("mine/own"), "").unwrap();
+        fs::remove_file(first.join("mine/own")).unwrap();
+        let second = mount(&store, "second", &["-v", &format!("{driver}:/data")]);
+        assert_eq!(fs::read_to_string(second.join("data/file")).unwrap(), "of the image\n");
+        assert_eq!(fs::read_to_string(first.join("mine/file")).unwrap(), "of the image\n");
+        fs::write(first.join("mine/by-first"), "seen").unwrap();
+        assert_eq!(fs::read_to_string(second.join("data/by-first")).unwrap(), "seen");
+        store.ok(&["umount", "first"]);
+        store.ok(&["umount", "second"]);
+    }
     store.finish();
 }

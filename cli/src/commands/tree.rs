@@ -48,6 +48,7 @@ fn label(entry: &TreeEntry, style: Style) -> String {
             None => printable(&entry.name),
         },
         TreeKind::Template => style.faint(&format!("{} (empty file system)", entry.name)),
+        TreeKind::Volume => format!("{} (volume)", style.strong(&printable(&entry.name))),
         TreeKind::Hidden => style.faint("(needed by those below)"),
         TreeKind::Transient => style.faint("(being written)"),
     }

@@ -120,9 +120,16 @@ fn long(report: &UsageReport, style: Style) -> String {
         }),
     );
     let volumes = table(
-        ["NAME", ">LINKS", ">SIZE"],
+        ["NAME", "DRIVER", ">LINKS", ">SIZE", ">SHARED SIZE", ">UNIQUE SIZE"],
         report.volumes.iter().map(|volume| {
-            [printable(&volume.name), volume.links.to_string(), format_size(volume.size_bytes)]
+            [
+                printable(&volume.name),
+                volume.driver.clone(),
+                volume.links.to_string(),
+                format_size(volume.size_bytes),
+                format_size(volume.shared_bytes),
+                format_size(volume.unique_bytes),
+            ]
         }),
     );
     let title = |text: &str| style.strong(text);

@@ -6,9 +6,10 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use thinstore_store::Access;
-use thinstore_store::size::format_size;
+use thinstore_store::size::{format_size, parse_size};
 use thinstore_store::types::{
-    NameRequest, PrunedVolumes, VolumeCreateRequest, VolumePruneRequest, VolumeSummary,
+    NameRequest, PrunedVolumes, VolumeCopyRequest, VolumeCreateRequest, VolumeDriver,
+    VolumePruneRequest, VolumeResizeRequest, VolumeSummary,
 };
 
 use super::inspect::print_described;
@@ -33,6 +34,12 @@ enum VolumeCommand {
     Ls,
     /// Describe volumes as JSON in Docker's shape
     Inspect(Inspect),
+    /// Keep what a volume of driver thin has now, as a volume that never changes
+    Snapshot(Copy),
+    /// Make a volume that has what a volume of driver thin has now, and goes its own way
+    Clone(Copy),
+    /// Make a volume of driver thin larger, also while it is mounted
+    Resize(Resize),
     /// Remove volumes that no container uses
     Rm(Names),
     /// Remove all volumes that no container uses
@@ -46,6 +53,35 @@ struct Create {
     /// Something to remember of it
     #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// What it is made of: local, a folder of the host; thin, a device of the pool, limited in size
+    #[arg(long, value_name = "local|thin", value_parser = driver, default_value = "local")]
+    driver: VolumeDriver,
+    /// How much a volume of driver thin can hold; the size of the store's devices if not given
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    size: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+struct Copy {
+    /// The volume
+    #[arg(value_name = "VOLUME")]
+    source: String,
+    /// The copy's name
+    #[arg(value_name = "NEW")]
+    name: String,
+    /// Something to remember of it
+    #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+#[derive(Args, Debug)]
+struct Resize {
+    /// The volume
+    #[arg(value_name = "VOLUME")]
+    name: String,
+    /// Not less than it has
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    size: u64,
 }
 
 #[derive(Args, Debug)]
@@ -75,6 +111,14 @@ struct Prune {
     force: bool,
 }
 
+fn driver(text: &str) -> Result<VolumeDriver, String> {
+    match text {
+        "local" => Ok(VolumeDriver::Local),
+        "thin" => Ok(VolumeDriver::Thin),
+        _ => Err("it is neither local nor thin".to_owned()),
+    }
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     match key {
@@ -94,6 +138,9 @@ impl Volume {
             VolumeCommand::Create(create) => create.run(context),
             VolumeCommand::Ls => list(context),
             VolumeCommand::Inspect(inspect) => inspect.run(context),
+            VolumeCommand::Snapshot(copy) => copy.run(context, false),
+            VolumeCommand::Clone(copy) => copy.run(context, true),
+            VolumeCommand::Resize(resize) => resize.run(context),
             VolumeCommand::Rm(names) => remove(context, names.names),
             VolumeCommand::Prune(prune) => prune.run(context),
         }
@@ -103,9 +150,43 @@ impl Volume {
 impl Create {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let labels: BTreeMap<String, String> = self.labels.into_iter().collect();
-        let request = VolumeCreateRequest { name: self.name, labels };
+        let request = VolumeCreateRequest {
+            name: self.name,
+            labels,
+            driver: self.driver,
+            size_bytes: self.size,
+        };
         let made = context.with_store(Access::Write, |store| Ok(store.create_volume(&request)?))?;
         context.output.value(&made, || format!("{}\n", made.name))
+    }
+}
+
+impl Copy {
+    fn run(self, context: &Context, writable: bool) -> Result<(), Failure> {
+        let request = VolumeCopyRequest {
+            source: self.source,
+            name: self.name,
+            writable,
+            labels: self.labels.into_iter().collect(),
+        };
+        let made = context.with_store(Access::Write, |store| Ok(store.copy_volume(&request)?))?;
+        context.output.value(&made, || format!("{}\n", made.name))
+    }
+}
+
+impl Resize {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let request = VolumeResizeRequest { name: self.name, size_bytes: self.size };
+        let outcome =
+            context.with_store(Access::Write, |store| Ok(store.resize_volume(&request)?))?;
+        context.output.outcome(&outcome, || {
+            let size = format_size(outcome.size_bytes);
+            let when = match outcome.grows_at_next_mount {
+                true => "; its file system follows when it is mounted next",
+                false => "",
+            };
+            format!("{} has {size}{when}\n", printable(&outcome.name))
+        })
     }
 }
 
@@ -120,11 +201,12 @@ fn list(context: &Context) -> Result<(), Failure> {
         |volume| &volume.name,
         |volumes| {
             table(
-                ["DRIVER", "VOLUME NAME", "CREATED", "USED BY"],
+                ["DRIVER", "VOLUME NAME", ">SIZE", "CREATED", "USED BY"],
                 volumes.iter().map(|volume| {
                     [
                         volume.driver.clone(),
                         printable(&volume.name),
+                        volume.size_bytes.map(format_size).unwrap_or_default(),
                         age(volume.created_unix_ns),
                         printable(&volume.used_by.join(", ")),
                     ]
@@ -152,7 +234,7 @@ impl Inspect {
 }
 
 fn in_dockers_shape(volume: &VolumeSummary) -> Value {
-    json!({
+    let mut described = json!({
         "CreatedAt": volume.created,
         "Driver": volume.driver,
         "Labels": volume.labels,
@@ -161,7 +243,18 @@ fn in_dockers_shape(volume: &VolumeSummary) -> Value {
         "Options": {},
         "Scope": "local",
         "UsedBy": volume.used_by,
-    })
+    });
+    if let Some(size_bytes) = volume.size_bytes {
+        described["Options"] = json!({"size": size_bytes.to_string()});
+        described["Status"] = json!({
+            "CopyOf": volume.copy_of,
+            "Device": volume.device,
+            "OwnBytes": volume.own_bytes,
+            "ReadOnly": volume.read_only,
+            "SizeBytes": size_bytes,
+        });
+    }
+    described
 }
 
 fn remove(context: &Context, names: Vec<String>) -> Result<(), Failure> {

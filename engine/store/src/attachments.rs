@@ -177,6 +177,16 @@ impl Attachments {
         !self.handles.lock().is_empty()
     }
 
+    /// Lets the kernel see that an attached device has grown; its path, none if it is not attached.
+    pub(crate) fn resized(&self, name: &str) -> Result<Option<PathBuf>> {
+        let Some(exporter) = self.running() else { return Ok(None) };
+        match exporter.resize(name) {
+            Ok(path) => Ok(Some(path)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Where each attached container is.
     pub(crate) fn places(&self) -> Result<HashMap<String, Place>> {
         let mut places = HashMap::new();

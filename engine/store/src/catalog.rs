@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use thinstore_pool::{LayerId, LayerInfo, Pool};
 use thinstore_storage::{Error, ErrorKind, Result};
 
-use crate::kinds::{CONTAINER, IMAGE, LAYER, TEMPLATE};
+use crate::kinds::{CONTAINER, IMAGE, LAYER, TEMPLATE, VOLUME};
 use crate::names::{ImageName, digest_prefix, hex};
 use crate::types::{InspectKind, TreeKind};
 
@@ -78,6 +78,16 @@ impl Catalog {
         self.named(CONTAINER)
     }
 
+    /// All volumes that are devices, by name.
+    pub(crate) fn volumes(&self) -> Vec<&LayerInfo> {
+        self.named(VOLUME)
+    }
+
+    /// The device of a volume, if it is one.
+    pub(crate) fn volume(&self, name: &str) -> Option<&LayerInfo> {
+        self.volumes().into_iter().find(|volume| volume.name == name)
+    }
+
     /// All image records, by name.
     pub(crate) fn images(&self) -> Vec<&LayerInfo> {
         self.named(IMAGE)
@@ -117,6 +127,7 @@ impl Catalog {
             LAYER => Some(TreeKind::Layer),
             CONTAINER => Some(TreeKind::Container),
             TEMPLATE => Some(TreeKind::Template),
+            VOLUME => Some(TreeKind::Volume),
             _ => Some(TreeKind::Hidden),
         }
     }

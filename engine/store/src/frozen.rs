@@ -11,6 +11,7 @@ use thinstore_export::{freeze, mounted_at, thaw};
 use thinstore_pool::LayerInfo;
 use thinstore_storage::{Error, ErrorKind, Result};
 
+use crate::attachments::Place;
 use crate::catalog::uid_text;
 use crate::layout::{make_private_directory, remove_durably, write_durably};
 use crate::store::Store;
@@ -40,6 +41,16 @@ impl Store {
         action: impl FnOnce() -> Result<T>,
     ) -> Result<Held<T>> {
         let place = self.attachments().place_of(&container.name)?;
+        self.held_still_at(container, place, action)
+    }
+
+    /// The same of any device that is in this place.
+    pub(crate) fn held_still_at<T>(
+        &self,
+        device: &LayerInfo,
+        place: Option<Place>,
+        action: impl FnOnce() -> Result<T>,
+    ) -> Result<Held<T>> {
         let Some((place, mount)) =
             place.and_then(|place| place.mount.clone().map(|mount| (place, mount)))
         else {
@@ -50,7 +61,7 @@ impl Store {
         }
         make_private_directory(&self.layout().run())?;
         make_private_directory(&self.layout().frozen())?;
-        let note_path = self.layout().frozen().join(uid_text(container));
+        let note_path = self.layout().frozen().join(uid_text(device));
         let note = FrozenNote { directory: mount.mount_point.clone(), device: place.device };
         let text = serde_json::to_vec(&note).map_err(|error| {
             Error::new(ErrorKind::Io, format!("cannot note what is frozen: {error}"))

@@ -8,6 +8,9 @@ pub const LAYER: Namespace = Namespace(1);
 pub const IMAGE: Namespace = Namespace(2);
 /// Containers: writable devices, their `reference` is the image's record.
 pub const CONTAINER: Namespace = Namespace(3);
+/// Volumes that are devices: writable, or sealed if they are snapshots; their document is a
+/// `VolumeDocument`.
+pub const VOLUME: Namespace = Namespace(5);
 /// Sealed, empty ext4 file systems, one for each device size: `ext4-<bytes>`.
 pub const TEMPLATE: Namespace = Namespace(4);
 

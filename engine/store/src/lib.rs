@@ -36,6 +36,7 @@ pub mod size;
 mod snapshot;
 mod store;
 mod takeover;
+mod thin_volumes;
 pub mod time;
 pub mod types;
 mod usage;

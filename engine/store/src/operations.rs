@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use thinstore_storage::Result;
+use thinstore_storage::{Error, ErrorKind, Result};
 
 use crate::types::{
     AttachOutcome, AttachRequest, BlockRange, CatRequest, CheckSummary, CommitOutcome,
@@ -13,7 +13,8 @@ use crate::types::{
     ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
     InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
     PrunedVolumes, RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry,
-    UsageReport, UsageRequest, VolumeCreateRequest, VolumePruneRequest, VolumeSummary,
+    UsageReport, UsageRequest, VolumeCopyRequest, VolumeCreateRequest, VolumePruneRequest,
+    VolumeResizeOutcome, VolumeResizeRequest, VolumeSummary,
 };
 
 /// How far a long operation is.
@@ -81,6 +82,17 @@ impl Progress for NoProgress {
 
 /// Bytes that come with a request. Owned, because a reader that blocks may outlive the request.
 pub type Input = Box<dyn Read + Send>;
+
+/// The refusal of what needs a device.
+pub(crate) fn only_thin(name: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "the volume '{}' is a folder of the host; only volumes that were made with '--driver thin' can be copied and resized",
+            name.escape_debug()
+        ),
+    )
+}
 
 /// What can be asked of a store.
 ///
@@ -166,6 +178,16 @@ pub trait Operations: Send + Sync {
 
     /// Makes a volume. One of that name, with the same labels, is there already: no error.
     fn create_volume(&self, request: &VolumeCreateRequest) -> Result<VolumeSummary>;
+
+    /// Copies a volume of driver `thin` as it is now, also while containers write to it.
+    fn copy_volume(&self, request: &VolumeCopyRequest) -> Result<VolumeSummary> {
+        Err(only_thin(&request.source))
+    }
+
+    /// Makes a volume of driver `thin` larger, also while containers have it mounted.
+    fn resize_volume(&self, request: &VolumeResizeRequest) -> Result<VolumeResizeOutcome> {
+        Err(only_thin(&request.name))
+    }
 
     /// Removes a volume that no container uses: none that is mounted, and none that was run with it.
     fn remove_volume(&self, request: &NameRequest) -> Result<()>;

@@ -94,6 +94,7 @@ fn kind_of(namespace: Namespace) -> &'static str {
         kinds::IMAGE => "image",
         kinds::CONTAINER => "container",
         kinds::TEMPLATE => "template",
+        kinds::VOLUME => "volume",
         _ => "layer",
     }
 }

@@ -8,7 +8,7 @@ use thinstore_pool::{BLOCK_BYTES, Damage, LayerId, LayerInfo, ScrubProgress};
 use thinstore_storage::Result;
 
 use crate::catalog::{Catalog, Target};
-use crate::kinds::{CONTAINER, IMAGE, LAYER, TEMPLATE};
+use crate::kinds::{CONTAINER, IMAGE, LAYER, TEMPLATE, VOLUME};
 use crate::operations::{Progress, ProgressEvent};
 use crate::store::Store;
 use crate::types::{DamageKind, ObjectKind, ObjectName, ScrubFinding, ScrubRequest, ScrubSummary};
@@ -101,6 +101,7 @@ fn object_of(layer: &LayerInfo) -> Option<ObjectName> {
         CONTAINER => ObjectKind::Container,
         LAYER => ObjectKind::Layer,
         TEMPLATE => ObjectKind::Template,
+        VOLUME => ObjectKind::Volume,
         _ => return None,
     };
     Some(ObjectName { kind, name: layer.name.clone() })

@@ -22,7 +22,8 @@ use crate::types::{
     ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
     InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
     PrunedVolumes, RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry,
-    UsageReport, UsageRequest, VolumeCreateRequest, VolumePruneRequest, VolumeSummary,
+    UsageReport, UsageRequest, VolumeCopyRequest, VolumeCreateRequest, VolumePruneRequest,
+    VolumeResizeOutcome, VolumeResizeRequest, VolumeSummary,
 };
 use crate::volumes::Volumes;
 
@@ -263,7 +264,8 @@ impl Store {
         &self.importing
     }
 
-    pub(crate) fn volumes_of_store(&self) -> &Volumes {
+    /// The volumes that need no pool.
+    pub(crate) fn folders(&self) -> &Volumes {
         &self.volumes
     }
 
@@ -311,12 +313,13 @@ impl Store {
 
     /// Takes all block devices away; what is mounted stays, and is an error of kind `InUse`.
     pub fn detach_unmounted(&self) -> Result<()> {
+        self.attachments.apart(|| self.release_unused_volumes())?;
         self.attachments.shutdown()
     }
 
     /// Closes the pool: everything is durable, and the next open has nothing to recover.
     pub fn close(self) -> Result<()> {
-        self.attachments.shutdown()?;
+        self.detach_unmounted()?;
         let Store { pool, attachments, .. } = self;
         drop(attachments);
         pool.close()
@@ -530,19 +533,27 @@ impl Operations for Store {
     }
 
     fn volumes(&self) -> Result<Vec<VolumeSummary>> {
-        self.volumes.list()
+        self.list_volumes()
     }
 
     fn create_volume(&self, request: &VolumeCreateRequest) -> Result<VolumeSummary> {
-        self.volumes.create(request)
+        self.make_volume(request)
+    }
+
+    fn copy_volume(&self, request: &VolumeCopyRequest) -> Result<VolumeSummary> {
+        self.attachments.apart(|| self.copy_one_volume(request))
+    }
+
+    fn resize_volume(&self, request: &VolumeResizeRequest) -> Result<VolumeResizeOutcome> {
+        self.attachments.apart(|| self.resize_one_volume(request))
     }
 
     fn remove_volume(&self, request: &NameRequest) -> Result<()> {
-        self.volumes.remove(&request.name)
+        self.attachments.apart(|| self.remove_one_volume(&request.name))
     }
 
     fn prune_volumes(&self, request: &VolumePruneRequest) -> Result<PrunedVolumes> {
-        self.volumes.prune(*request)
+        self.attachments.apart(|| self.remove_unused_volumes(*request))
     }
 
     fn check(&self) -> Result<CheckSummary> {

@@ -7,6 +7,8 @@ use thinstore_storage::Result;
 
 use crate::catalog::{Catalog, uid_text};
 use crate::listing::{count, image_id, own_bytes};
+use crate::mounts::THIN;
+use crate::names::VolumeName;
 use crate::removal::unneeded_layers;
 use crate::store::Store;
 use crate::time::rfc3339;
@@ -19,7 +21,7 @@ impl Store {
         let catalog = self.catalog();
         let images = self.image_usages(&catalog)?;
         let containers = self.container_usages(&catalog)?;
-        let volumes = self.volumes_of_store().usages()?;
+        let volumes = self.volume_usages(&catalog)?;
         let summary = UsageSummary {
             images: image_totals(&catalog, &images),
             containers: container_totals(&containers),
@@ -100,28 +102,10 @@ impl Store {
 
     fn container_usages(&self, catalog: &Catalog) -> Result<Vec<ContainerUsage>> {
         let places = self.attachments().places()?;
-        // containers that have written nothing see exactly what they stand on: walk that once
-        let mut walked: HashMap<LayerId, u64> = HashMap::new();
+        let mut walked = Walked::default();
         let mut usages = Vec::new();
         for container in catalog.containers() {
-            let own = own_bytes(container);
-            let mapped_bytes = match container.origin {
-                Some(origin) if own == 0 => match walked.get(&origin) {
-                    Some(bytes) => *bytes,
-                    None => {
-                        let bytes = self.pool().mapped_bytes(container.id)?;
-                        walked.insert(origin, bytes);
-                        bytes
-                    }
-                },
-                _ => self.pool().mapped_bytes(container.id)?,
-            };
-            // nothing stands on a container, so all that is its own comes back
-            let unique_bytes = match container.children.is_empty() {
-                true => own,
-                false => self.pool().unique_bytes(container.id)?,
-            };
-            let size_bytes = mapped_bytes.saturating_add(container.own_map_bytes).max(unique_bytes);
+            let (size_bytes, unique_bytes) = self.device_bytes(container, &mut walked)?;
             usages.push(ContainerUsage {
                 name: container.name.clone(),
                 id: uid_text(container),
@@ -130,14 +114,64 @@ impl Store {
                 created: rfc3339(container.created_unix_ns),
                 created_unix_ns: container.created_unix_ns,
                 size_bytes,
-                own_bytes: own,
+                own_bytes: own_bytes(container),
                 unique_bytes,
                 shared_bytes: size_bytes.saturating_sub(unique_bytes),
             });
         }
         Ok(usages)
     }
+
+    /// Everything that a device sees, and what of it comes back when it is removed.
+    fn device_bytes(&self, device: &LayerInfo, walked: &mut Walked) -> Result<(u64, u64)> {
+        let own = own_bytes(device);
+        let mapped_bytes = match device.origin {
+            Some(origin) if own == 0 => match walked.get(&origin) {
+                Some(bytes) => *bytes,
+                None => {
+                    let bytes = self.pool().mapped_bytes(device.id)?;
+                    walked.insert(origin, bytes);
+                    bytes
+                }
+            },
+            _ => self.pool().mapped_bytes(device.id)?,
+        };
+        // if nothing stands on it, all that is its own comes back
+        let unique_bytes = match device.children.is_empty() {
+            true => own,
+            false => self.pool().unique_bytes(device.id)?,
+        };
+        let size_bytes = mapped_bytes.saturating_add(device.own_map_bytes).max(unique_bytes);
+        Ok((size_bytes, unique_bytes))
+    }
+
+    /// Volumes of both drivers, by name.
+    fn volume_usages(&self, catalog: &Catalog) -> Result<Vec<VolumeUsage>> {
+        let uses = self.folders().uses()?;
+        let mut walked = Walked::default();
+        let mut usages = self.folders().usages()?;
+        for volume in catalog.volumes() {
+            let (size_bytes, unique_bytes) = self.device_bytes(volume, &mut walked)?;
+            let size_bytes = size_bytes.saturating_add(volume.document_bytes);
+            let unique_bytes = unique_bytes.saturating_add(volume.document_bytes);
+            let name = VolumeName::parse(&volume.name)?;
+            usages.push(VolumeUsage {
+                links: count(uses.names_of(&name).len()),
+                name: volume.name.clone(),
+                driver: THIN.to_owned(),
+                size_bytes,
+                own_bytes: own_bytes(volume).saturating_add(volume.document_bytes),
+                unique_bytes,
+                shared_bytes: size_bytes.saturating_sub(unique_bytes),
+            });
+        }
+        usages.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(usages)
+    }
 }
+
+/// What those that have written nothing see is exactly what they stand on: walked once.
+type Walked = HashMap<LayerId, u64>;
 
 fn layers_of<'a>(catalog: &'a Catalog, image: &LayerInfo) -> Vec<&'a LayerInfo> {
     image.reference.map(|top| catalog.visible_ancestry(top)).unwrap_or_default()
@@ -190,7 +224,7 @@ fn volume_totals(volumes: &[VolumeUsage]) -> UsageTotals {
     UsageTotals {
         total: count(volumes.len()),
         active: count(volumes.iter().filter(|volume| volume.links > 0).count()),
-        size_bytes: volumes.iter().map(|volume| volume.size_bytes).sum(),
+        size_bytes: volumes.iter().map(|volume| volume.own_bytes).sum(),
         reclaimable_bytes: idle.map(|volume| volume.unique_bytes).sum(),
     }
 }

@@ -54,6 +54,8 @@ pub struct LayerInfo {
     pub created_unix_ns: i64,
     /// Has it a document?
     pub has_document: bool,
+    /// What its document takes, data and map pages, which goes with the layer.
+    pub document_bytes: u64,
 }
 
 /// The pool's space. All in bytes.
@@ -113,6 +115,12 @@ fn to_bytes(blocks: u64) -> u64 {
     blocks.saturating_mul(BLOCK_BYTES)
 }
 
+/// All that is a layer's own.
+fn taken_bytes(table: &Table, id: LayerId) -> u64 {
+    let (data, pages) = table.get(id).map_or((0, 0), |entry| entry.layer.own_blocks());
+    to_bytes(data.saturating_add(pages))
+}
+
 /// A layer that went while it was walked.
 fn gone(error: Error) -> Need {
     Need::Missing(error)
@@ -146,6 +154,7 @@ impl Core {
             open_handles: entry.layer.handles.load(Ordering::Acquire),
             created_unix_ns: entry.meta.created_unix_ns,
             has_document: entry.meta.document.is_some(),
+            document_bytes: entry.meta.document.map_or(0, |id| taken_bytes(table, id)),
         }
     }
 

@@ -28,7 +28,8 @@ use crate::types::{
     ExportRequest, GrowOutcome, GrowRequest, ImageSummary, ImportOutcome, ImportRequest,
     InspectRequest, LayerSummary, MountOutcome, MountRequest, NameRequest, PathChange,
     PrunedVolumes, RemovedImage, ScrubRequest, ScrubSummary, SnapshotRequest, TreeEntry,
-    UsageReport, UsageRequest, VersionInfo, VolumeCreateRequest, VolumePruneRequest, VolumeSummary,
+    UsageReport, UsageRequest, VersionInfo, VolumeCopyRequest, VolumeCreateRequest,
+    VolumePruneRequest, VolumeResizeOutcome, VolumeResizeRequest, VolumeSummary,
 };
 
 /// How long a daemon may take to accept a connection and to say its version.
@@ -395,6 +396,14 @@ impl Operations for Client {
 
     fn create_volume(&self, request: &VolumeCreateRequest) -> Result<VolumeSummary> {
         self.post("/v1/create-volume", request)
+    }
+
+    fn copy_volume(&self, request: &VolumeCopyRequest) -> Result<VolumeSummary> {
+        self.post("/v1/copy-volume", request)
+    }
+
+    fn resize_volume(&self, request: &VolumeResizeRequest) -> Result<VolumeResizeOutcome> {
+        self.post("/v1/resize-volume", request)
     }
 
     fn remove_volume(&self, request: &NameRequest) -> Result<()> {

@@ -90,6 +90,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/remove-container", ordered(|store, request| store.remove_container(&request)))
         .route("/v1/remove-image", ordered(|store, request| store.remove_image(&request)))
         .route("/v1/create-volume", ordered(|store, request| store.create_volume(&request)))
+        .route("/v1/copy-volume", ordered(|store, request| store.copy_volume(&request)))
+        .route("/v1/resize-volume", ordered(|store, request| store.resize_volume(&request)))
         .route("/v1/remove-volume", ordered(|store, request| store.remove_volume(&request)))
         .route("/v1/prune-volumes", ordered(|store, request| store.prune_volumes(&request)))
         .route("/v1/stop", post(stop));

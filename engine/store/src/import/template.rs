@@ -9,7 +9,7 @@ use crate::store::Store;
 
 impl Store {
     /// The template of a device size. The caller holds the lock of imports.
-    pub(super) fn template(&self, size_bytes: u64) -> Result<LayerId> {
+    pub(crate) fn template(&self, size_bytes: u64) -> Result<LayerId> {
         let name = template_name(size_bytes);
         if let Some(found) = self.pool().find(TEMPLATE, &name) {
             return Ok(found);

@@ -2,11 +2,12 @@
 //! mounted for writing.
 //!
 //! It grows while it is not mounted: growing a mounted ext4 needs a privilege (CAP_SYS_RESOURCE) that
-//! root of a container has not.
+//! root of a container has not. Of a volume that is mounted it is tried.
 
 use std::path::Path;
 use std::process::Command;
 
+use thinstore_pool::LayerInfo;
 use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
 
 use crate::detached_mount::DetachedMount;
@@ -48,35 +49,56 @@ fn parse(superblock: &[u8]) -> Option<FileSystem> {
 }
 
 impl Store {
-    /// Lets the file system of a container that is attached, and not mounted, fill its device.
-    pub(super) fn grow_file_system(&self, device: &Path, name: &str) -> Result<()> {
-        let catalog = self.catalog();
-        let container = catalog.container(name)?;
-        let mut superblock = vec![0; SUPERBLOCK_BYTES];
-        self.pool().device(container.id)?.read(SUPERBLOCK_AT, &mut superblock)?;
-        let Some(found) = parse(&superblock) else { return Ok(()) };
-        if found.size_bytes >= container.size_bytes {
+    /// Lets the file system of a device that is attached, and not mounted, fill it.
+    pub(crate) fn grow_file_system(&self, device: &Path, layer: &LayerInfo) -> Result<()> {
+        let Some(found) = self.superblock_of(layer)? else { return Ok(()) };
+        if found.size_bytes >= layer.size_bytes {
             return Ok(());
         }
         if found.needs_recovery {
             // mounting replays the journal, unmounting leaves it empty
             DetachedMount::of(device, false, false)?.sync()?;
         }
-        // forced: it asks for a full check of a file system that has been mounted since the last one
-        let output = Command::new("resize2fs").arg("-f").arg(device).output().map_err(|error| {
-            Error::io("cannot run resize2fs, which grows the file system; install e2fsprogs", error)
-        })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Io,
-            format!(
-                "resize2fs could not grow the file system of '{name}': {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            ),
-        ))
+        run_resize2fs(device, &layer.name)
     }
+
+    /// Lets the file system of a device that is mounted fill it; false if that takes a privilege which this
+    /// process has not.
+    pub(crate) fn grow_mounted_file_system(&self, device: &Path, name: &str) -> Result<bool> {
+        match run_resize2fs(device, name) {
+            Err(error) if error.kind() == ErrorKind::Permission => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    fn superblock_of(&self, layer: &LayerInfo) -> Result<Option<FileSystem>> {
+        let mut superblock = vec![0; SUPERBLOCK_BYTES];
+        self.pool().device(layer.id)?.read(SUPERBLOCK_AT, &mut superblock)?;
+        Ok(parse(&superblock))
+    }
+
+    /// Does the journal of a device that is not mounted hold changes that are not in their places yet?
+    pub(crate) fn needs_recovery(&self, layer: &LayerInfo) -> Result<bool> {
+        Ok(self.superblock_of(layer)?.is_some_and(|found| found.needs_recovery))
+    }
+}
+
+fn run_resize2fs(device: &Path, name: &str) -> Result<()> {
+    // forced: it asks for a full check of a file system that has been mounted since the last one
+    let mut command = Command::new("resize2fs");
+    let output = command.env("LC_ALL", "C").arg("-f").arg(device).output().map_err(|error| {
+        Error::io("cannot run resize2fs, which grows the file system; install e2fsprogs", error)
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let kind = match said.contains("Permission denied") {
+        true => ErrorKind::Permission,
+        false => ErrorKind::Io,
+    };
+    let message = format!("resize2fs could not grow the file system of '{name}': {}", said.trim());
+    Err(Error::new(kind, message))
 }
 
 #[cfg(test)]

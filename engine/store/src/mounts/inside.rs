@@ -20,7 +20,7 @@ use thinstore_storage::{Error, ErrorKind, Result};
 
 use crate::names::VolumeName;
 use crate::types::{MountKind, MountSpecification};
-use crate::volumes::Volumes;
+use crate::volumes::VolumeProvider;
 
 /// Where a destination is seen from outside, if no symbolic link leads elsewhere.
 pub(super) fn shown_at(directory: &Path, destination: &Path) -> PathBuf {
@@ -30,7 +30,7 @@ pub(super) fn shown_at(directory: &Path, destination: &Path) -> PathBuf {
 /// Mounts all of them below a container's mount, or none. The container's mount is recorded, so that
 /// the volumes count as used.
 pub(crate) fn mount_inside(
-    volumes: &Volumes,
+    volumes: &dyn VolumeProvider,
     directory: &Path,
     specifications: &[MountSpecification],
 ) -> Result<()> {
@@ -51,7 +51,7 @@ pub(crate) fn mount_inside(
 }
 
 fn mount_one(
-    volumes: &Volumes,
+    volumes: &dyn VolumeProvider,
     directory: &Path,
     specification: &MountSpecification,
 ) -> Result<PathBuf> {
@@ -61,7 +61,7 @@ fn mount_one(
         MountKind::Volume => {
             let name = VolumeName::parse(text)?;
             let target = make_target(directory, &specification.destination, true)?;
-            let source = volumes.prepare(&name, &target, !specification.no_copy)?;
+            let source = volumes.prepare(&name, &target, specification)?;
             mount_bind(&source, &target, &bind_options(specification))?;
             return Ok(target);
         }

@@ -90,6 +90,7 @@ impl Store {
                     drop(self.attachments().detach(&name));
                 }
                 drop(self.mount_records().forget(&id));
+                drop(self.release_unused_volumes());
                 Err(error)
             }
         }
@@ -103,10 +104,11 @@ impl Store {
             discard: !record.read_only,
         };
         if !record.read_only {
-            self.grow_file_system(device, &record.name)?;
+            let catalog = self.catalog();
+            self.grow_file_system(device, catalog.container(&record.name)?)?;
         }
         mount_ext4(device, &record.directory, &options)?;
-        let filled = mount_inside(self.volumes_of_store(), &record.directory, &record.mounts);
+        let filled = mount_inside(self, &record.directory, &record.mounts);
         if filled.is_err() {
             drop(unmount(&record.directory, Unmount::Normal));
         }
@@ -164,8 +166,7 @@ impl Store {
         if let Some(mount) = &mounted {
             self.attachments().hurry(&name, true);
             let above = record.as_ref().map(|record| record.mounts.as_slice()).unwrap_or_default();
-            let volumes = self.volumes_of_store();
-            let unmounted = unmount_with_all_below(volumes, &mount.mount_point, above);
+            let unmounted = unmount_with_all_below(self, &mount.mount_point, above);
             self.attachments().hurry(&name, false);
             unmounted
                 .map_err(|error| error.context(format!("the container '{name}' stays mounted")))?;
@@ -175,6 +176,10 @@ impl Store {
         if was_mounted {
             self.attachments().detach(&name)?;
             self.forget_mount(container)?;
+            if let Err(error) = self.release_unused_volumes() {
+                // the container is unmounted all the same
+                tracing::warn!("{error}");
+            }
         }
         Ok(DetachOutcome { name, was_attached: was_mounted })
     }
@@ -195,7 +200,7 @@ impl Store {
     pub(crate) fn mount_infos(&self, container: &LayerInfo) -> Result<Vec<MountInfo>> {
         let record = self.mount_record(container)?;
         let mounts = record.map(|record| record.mounts).unwrap_or_default();
-        Ok(mount_infos(self.volumes_of_store(), mounts))
+        Ok(mount_infos(self, mounts))
     }
 }
 

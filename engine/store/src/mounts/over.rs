@@ -7,7 +7,7 @@ use thinstore_storage::{Error, ErrorKind, Result};
 
 use super::inside::{mount_inside, shown_at};
 use crate::types::{MountInfo, MountKind, MountSpecification};
-use crate::volumes::Volumes;
+use crate::volumes::VolumeProvider;
 
 /// The directory without links in its path.
 pub(crate) fn existing_directory(directory: &Path) -> Result<PathBuf> {
@@ -61,7 +61,7 @@ pub(crate) fn ordered(mounts: &[MountSpecification]) -> Result<Vec<MountSpecific
 /// Unmounts a directory and all below it, the latest first. If something is in use, what was below, as
 /// `specifications` has it, is mounted again.
 pub(crate) fn unmount_with_all_below(
-    volumes: &Volumes,
+    volumes: &dyn VolumeProvider,
     directory: &Path,
     specifications: &[MountSpecification],
 ) -> Result<()> {
@@ -75,7 +75,7 @@ pub(crate) fn unmount_with_all_below(
 }
 
 fn mount_missing(
-    volumes: &Volumes,
+    volumes: &dyn VolumeProvider,
     directory: &Path,
     specifications: &[MountSpecification],
 ) -> Result<()> {
@@ -94,13 +94,13 @@ fn mount_missing(
 
 /// What is mounted over a container, as Docker lists it.
 pub(crate) fn mount_infos(
-    volumes: &Volumes,
+    volumes: &dyn VolumeProvider,
     specifications: Vec<MountSpecification>,
 ) -> Vec<MountInfo> {
     specifications.into_iter().map(|one| mount_info(volumes, one)).collect()
 }
 
-fn mount_info(volumes: &Volumes, specification: MountSpecification) -> MountInfo {
+fn mount_info(volumes: &dyn VolumeProvider, specification: MountSpecification) -> MountInfo {
     let source = specification.source.unwrap_or_default();
     let mut info = MountInfo {
         kind: specification.kind.name().to_owned(),
@@ -111,9 +111,10 @@ fn mount_info(volumes: &Volumes, specification: MountSpecification) -> MountInfo
     };
     match specification.kind {
         MountKind::Volume => {
-            info.source = volumes.data_of(&source).display().to_string();
+            let (data, driver) = volumes.described(&source);
+            info.source = data.display().to_string();
+            info.driver = driver;
             info.name = source;
-            info.driver = "local".to_owned();
         }
         MountKind::Bind => {
             info.source = source;
@@ -128,6 +129,7 @@ fn mount_info(volumes: &Volumes, specification: MountSpecification) -> MountInfo
 mod tests {
     use super::*;
     use crate::layout::Layout;
+    use crate::volumes::Volumes;
 
     fn volume(text: &str) -> MountSpecification {
         MountSpecification::from_volume_option(text, Path::new("/here")).expect("a mount")

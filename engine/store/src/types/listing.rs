@@ -60,6 +60,8 @@ pub enum TreeKind {
     Layer,
     /// A container.
     Container,
+    /// A volume that is a device.
+    Volume,
     /// A state that only its children still need.
     Hidden,
     /// A layer of an import that is running.
@@ -193,7 +195,7 @@ pub struct CheckSummary {
 pub struct RepairLoss {
     /// The layer in the pool, where the loss is about one.
     pub layer_id: Option<u32>,
-    /// `container`, `image`, `layer` or `template`, where it has a name.
+    /// `container`, `image`, `layer`, `template` or `volume`, where it has a name.
     pub kind: Option<String>,
     /// Its name.
     pub name: Option<String>,

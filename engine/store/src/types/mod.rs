@@ -34,4 +34,7 @@ pub use usage::{
     ContainerUsage, GrowOutcome, GrowRequest, ImageUsage, UsageReport, UsageRequest, UsageSummary,
     UsageTotals, VolumeUsage,
 };
-pub use volumes::{PrunedVolumes, VolumeCreateRequest, VolumePruneRequest, VolumeSummary};
+pub use volumes::{
+    PrunedVolumes, VolumeCopyRequest, VolumeCreateRequest, VolumeDriver, VolumePruneRequest,
+    VolumeResizeOutcome, VolumeResizeRequest, VolumeSummary,
+};

@@ -32,6 +32,8 @@ pub enum ObjectKind {
     Layer,
     /// An empty file system, made once for each device size.
     Template,
+    /// A volume that is a device.
+    Volume,
 }
 
 impl ObjectKind {
@@ -42,6 +44,7 @@ impl ObjectKind {
             ObjectKind::Container => "container",
             ObjectKind::Layer => "layer",
             ObjectKind::Template => "template",
+            ObjectKind::Volume => "volume",
         }
     }
 }

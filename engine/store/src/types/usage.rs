@@ -80,20 +80,23 @@ pub struct ContainerUsage {
     pub shared_bytes: u64,
 }
 
-/// A volume's share of the host's file system (not of the pool).
+/// A volume's share: of the pool if its driver is `thin`, else of the host's file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeUsage {
     /// The name.
     pub name: String,
+    /// `local` or `thin`.
+    #[serde(default)]
+    pub driver: String,
     /// How many containers use it.
     pub links: u64,
     /// Everything in it.
     pub size_bytes: u64,
-    /// The same.
+    /// What it holds itself: what was written to it since it was made, or last copied.
     pub own_bytes: u64,
-    /// The same.
+    /// What removing it gives back.
     pub unique_bytes: u64,
-    /// 0: volumes share nothing.
+    /// What copies of it, or an empty file system of its size, have in common with it; 0 of a folder.
     pub shared_bytes: u64,
 }
 

@@ -14,7 +14,7 @@ use thinstore_storage::{Error, Result};
 const NAME: &str = ".lock";
 
 /// The lock of a folder, held until this is dropped, or the process ends.
-pub(super) struct Locked {
+pub(crate) struct Locked {
     _file: File,
 }
 

@@ -4,6 +4,7 @@
 //! A volume is made whole under a name that no volume can have, and gets its own by a rename; it goes
 //! the other way round. What a crash leaves of either has such a name, and is removed with the next one.
 
+mod device;
 mod fill;
 mod lock;
 mod record;
@@ -17,21 +18,47 @@ use std::path::{Path, PathBuf};
 
 use thinstore_storage::{Error, ErrorKind, Result};
 
+pub(crate) use self::device::DeviceFolder;
+use self::device::out_of_reach;
+use self::fill::Filling;
 use self::lock::Locked;
 use self::record::VolumeRecord;
-use self::users::Uses;
+pub(crate) use self::users::Uses;
 use crate::layout::{Layout, make_private_directory, sync_directory};
 use crate::listing::count;
+use crate::mounts::THIN;
 use crate::names::VolumeName;
 use crate::time::rfc3339;
 use crate::types::{
-    PrunedVolumes, VolumeCreateRequest, VolumePruneRequest, VolumeSummary, VolumeUsage,
+    MountSpecification, PrunedVolumes, VolumeCreateRequest, VolumePruneRequest, VolumeSummary,
+    VolumeUsage,
 };
 
 /// What a volume that is being made or removed begins with: no volume's name does.
 const UNFINISHED: &str = ".unfinished-";
 
-/// The volumes of a store. Several processes may have them open at once.
+/// The driver of volumes that are folders of the host.
+pub(crate) const LOCAL: &str = "local";
+
+/// Who has volumes for those that mount them.
+pub(crate) trait VolumeProvider {
+    /// The data folder of a volume that is going to be mounted over `target`, a folder of a mounted
+    /// container. A volume that is not there is made; one that is empty gets a copy of what is in the folder,
+    /// and its owner and mode, unless that is not wanted. Others who want the same volume wait for that.
+    ///
+    /// The container's mount must be recorded, or the volume might be removed before it is mounted.
+    fn prepare(
+        &self,
+        name: &VolumeName,
+        target: &Path,
+        specification: &MountSpecification,
+    ) -> Result<PathBuf>;
+
+    /// Where a volume's data is, and its driver, as it is told of a mount.
+    fn described(&self, name: &str) -> (PathBuf, String);
+}
+
+/// The volumes of a store that need no pool: folders. Several processes may have them open at once.
 pub(crate) struct Volumes {
     layout: Layout,
 }
@@ -55,7 +82,7 @@ impl Volumes {
     }
 
     /// The right to make and remove volumes.
-    fn lock(&self) -> Result<Locked> {
+    pub(crate) fn lock(&self) -> Result<Locked> {
         let volumes = self.layout.volumes();
         make_private_directory(&volumes)?;
         Locked::folder(&volumes)
@@ -65,7 +92,7 @@ impl Volumes {
     fn require(&self, name: &VolumeName, labels: &BTreeMap<String, String>) -> Result<PathBuf> {
         let data = self.data(name);
         if data.is_dir() {
-            return Ok(data);
+            return if self.is_device(name) { Err(out_of_reach(name)) } else { Ok(data) };
         }
         let failed = |error| Error::io(format!("cannot make the volume '{name}'"), error);
         self.remove_unfinished()?;
@@ -105,22 +132,24 @@ impl Volumes {
         };
         let name = |entry: std::fs::DirEntry| {
             let name = VolumeName::parse(&entry.file_name().to_string_lossy()).ok()?;
-            self.data(&name).is_dir().then_some(name)
+            self.is_here(&name).then_some(name)
         };
         let mut names: Vec<VolumeName> = entries.flatten().filter_map(name).collect();
         names.sort();
         Ok(names)
     }
 
+    /// Is there a volume of this name that is a folder?
+    fn is_here(&self, name: &VolumeName) -> bool {
+        self.data(name).is_dir() && !self.is_device(name)
+    }
+
     fn existing(&self, name: &str) -> Result<VolumeName> {
         let name = VolumeName::parse(name)?;
-        if self.data(&name).is_dir() {
-            return Ok(name);
+        match self.is_here(&name) {
+            true => Ok(name),
+            false => Err(no_volume(&name)),
         }
-        Err(Error::new(
-            ErrorKind::NotFound,
-            format!("there is no volume '{name}'; 'thinstore volume ls' shows those there are"),
-        ))
     }
 
     pub(crate) fn list(&self) -> Result<Vec<VolumeSummary>> {
@@ -129,7 +158,7 @@ impl Volumes {
         for name in self.names()? {
             match self.summary(&name, &uses) {
                 // removed meanwhile
-                Err(_) if !self.data(&name).is_dir() => {}
+                Err(_) if !self.is_here(&name) => {}
                 volume => volumes.push(volume?),
             }
         }
@@ -140,13 +169,14 @@ impl Volumes {
         let record = VolumeRecord::read(&self.folder(name))?;
         Ok(VolumeSummary {
             name: name.as_str().to_owned(),
-            driver: "local".to_owned(),
+            driver: LOCAL.to_owned(),
             mount_point: self.data(name).display().to_string(),
             created: rfc3339(record.created_unix_ns),
             created_unix_ns: record.created_unix_ns,
             anonymous: is_anonymous(name),
             labels: record.labels,
-            used_by: uses.of(name).map(|one| one.container.clone()).collect(),
+            used_by: uses.names_of(name),
+            ..VolumeSummary::default()
         })
     }
 
@@ -156,7 +186,7 @@ impl Volumes {
             None => VolumeName::anonymous()?,
         };
         let _held = self.lock()?;
-        if self.data(&name).is_dir() {
+        if self.is_here(&name) {
             let there = VolumeRecord::read(&self.folder(&name))?;
             if !request.labels.is_empty() && there.labels != request.labels {
                 return Err(Error::new(
@@ -171,6 +201,7 @@ impl Volumes {
         self.summary(&name, &self.uses()?)
     }
 
+    /// Removes a volume that nobody uses.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let name = self.existing(name)?;
         let held = self.lock()?;
@@ -227,6 +258,7 @@ impl Volumes {
             let size_bytes = folder_bytes(&self.data(&name));
             usages.push(VolumeUsage {
                 name: name.as_str().to_owned(),
+                driver: LOCAL.to_owned(),
                 links: count(uses.of(&name).count()),
                 size_bytes,
                 own_bytes: size_bytes,
@@ -236,6 +268,42 @@ impl Volumes {
         }
         Ok(usages)
     }
+}
+
+impl VolumeProvider for Volumes {
+    fn prepare(
+        &self,
+        name: &VolumeName,
+        target: &Path,
+        specification: &MountSpecification,
+    ) -> Result<PathBuf> {
+        let held = self.lock()?;
+        let data = self.require(name, &BTreeMap::default())?;
+        drop(held);
+        let folder = self.folder(name);
+        let _held = Locked::folder(&folder)?;
+        Filling { data: &data, beside: &folder }
+            .fill_from(target, !specification.no_copy)
+            .map_err(|error| error.context(format!("filling the volume '{name}'")))?;
+        Ok(data)
+    }
+
+    fn described(&self, name: &str) -> (PathBuf, String) {
+        let is_device = VolumeName::parse(name).is_ok_and(|name| self.is_device(&name));
+        (self.data_of(name), if is_device { THIN } else { LOCAL }.to_owned())
+    }
+}
+
+/// As a volume that is a folder is filled, for one that is mounted at `data`.
+pub(crate) fn fill_within(data: &Path, target: &Path, wanted: bool) -> Result<()> {
+    Filling { data, beside: data }.fill_from(target, wanted)
+}
+
+pub(crate) fn no_volume(name: &VolumeName) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("there is no volume '{name}'; 'thinstore volume ls' shows those there are"),
+    )
 }
 
 fn discard(name: &VolumeName, leaving: &Path) -> Result<()> {
@@ -253,7 +321,7 @@ fn remove_all(folder: &Path) -> std::io::Result<()> {
 }
 
 /// Was it made without a name?
-fn is_anonymous(name: &VolumeName) -> bool {
+pub(crate) fn is_anonymous(name: &VolumeName) -> bool {
     let name = name.as_str();
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

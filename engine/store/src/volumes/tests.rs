@@ -72,12 +72,13 @@ fn a_volume_that_is_being_filled_holds_up_only_those_who_want_it() {
     let target = bed.target();
     let filling = Locked::folder(&bed.volumes().folder(&name("busy"))).expect("the lock");
     let (sender, receiver) = mpsc::channel();
+    let mount = &mounts(&["any:/d"])[0];
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let data = bed.volumes().prepare(&name("busy"), &target, true).expect("prepared");
+            let data = bed.volumes().prepare(&name("busy"), &target, mount).expect("prepared");
             sender.send(data).expect("told");
         });
-        let other = bed.volumes().prepare(&name("other"), &target, true).expect("at once");
+        let other = bed.volumes().prepare(&name("other"), &target, mount).expect("at once");
         assert_eq!(std::fs::read(other.join("file")).expect("filled"), b"of the image");
         bed.create("third");
         bed.volumes().remove("third").expect("removed");
@@ -111,7 +112,7 @@ fn a_volume_that_many_make_and_remove_at_once_is_there_whole_or_not_at_all() {
             });
         }
     });
-    bed.volumes().prepare(&name("v"), &target, false).expect("made");
+    bed.volumes().prepare(&name("v"), &target, &mounts(&["v:/d:nocopy"])[0]).expect("made");
     bed.volumes().remove("v").expect("removed");
     let left: Vec<_> = std::fs::read_dir(bed.layout.volumes()).expect("a folder").collect();
     assert_eq!(left.len(), 1, "only the lock stays: {left:?}");

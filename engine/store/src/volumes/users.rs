@@ -1,7 +1,7 @@
 //! Who uses a volume: containers of any driver that are mounted with it, and such as were run with it and
 //! can be started again.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use thinstore_export::mounts;
@@ -14,16 +14,17 @@ use crate::types::{MountKind, MountSpecification};
 
 /// A container that uses a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Use {
+pub(crate) struct Use {
     volume: String,
     id: String,
-    pub(super) container: String,
+    container: String,
     /// It can be run again.
     was_run: bool,
+    is_mounted: bool,
 }
 
 /// All uses of all volumes at one moment.
-pub(super) struct Uses(Vec<Use>);
+pub(crate) struct Uses(Vec<Use>);
 
 /// What matters here of the record of a container that was run.
 #[derive(Deserialize)]
@@ -34,12 +35,22 @@ struct RunRecord {
 }
 
 impl Uses {
-    pub(super) fn of<'a>(&'a self, volume: &'a VolumeName) -> impl Iterator<Item = &'a Use> {
+    /// Those who use a volume.
+    pub(crate) fn names_of(&self, volume: &VolumeName) -> Vec<String> {
+        self.of(volume).map(|one| one.container.clone()).collect()
+    }
+
+    /// Is it mounted in any container?
+    pub(crate) fn is_mounted(&self, volume: &VolumeName) -> bool {
+        self.of(volume).any(|one| one.is_mounted)
+    }
+
+    pub(crate) fn of<'a>(&'a self, volume: &'a VolumeName) -> impl Iterator<Item = &'a Use> {
         self.0.iter().filter(|one| one.volume == volume.as_str())
     }
 
     /// An error of kind `InUse` that says by whom, if it is.
-    pub(super) fn refuse(&self, volume: &VolumeName) -> Result<()> {
+    pub(crate) fn refuse(&self, volume: &VolumeName) -> Result<()> {
         let names = |was_run: bool| -> Vec<String> {
             let users = self.of(volume).filter(|one| one.was_run == was_run);
             users.map(|one| format!("'{}'", one.container)).collect()
@@ -61,18 +72,24 @@ impl Uses {
 impl Volumes {
     /// Asked while the lock of all volumes is held, the answer stays true: whoever is going to use a volume
     /// is recorded and mounted before it asks for the volume.
-    pub(super) fn uses(&self) -> Result<Uses> {
-        let mut uses = Vec::new();
-        let mut known = HashSet::new();
-        let mut add = |id: &str, container: &str, mounts: Vec<MountSpecification>, was_run| {
-            let volumes = mounts.into_iter().filter(|one| one.kind == MountKind::Volume);
-            for volume in volumes.filter_map(|one| one.source) {
-                if known.insert((volume.clone(), id.to_owned())) {
-                    let container = container.to_owned();
-                    uses.push(Use { volume, id: id.to_owned(), container, was_run });
+    pub(crate) fn uses(&self) -> Result<Uses> {
+        let mut uses: BTreeMap<(String, String), Use> = BTreeMap::new();
+        let mut add =
+            |id: &str, container: &str, mounts: Vec<MountSpecification>, was_run: bool| {
+                let volumes = mounts.into_iter().filter(|one| one.kind == MountKind::Volume);
+                for volume in volumes.filter_map(|one| one.source) {
+                    let (id, container) = (id.to_owned(), container.to_owned());
+                    let one = uses.entry((volume.clone(), id.clone())).or_insert(Use {
+                        volume,
+                        id,
+                        container,
+                        was_run: false,
+                        is_mounted: false,
+                    });
+                    one.was_run |= was_run;
+                    one.is_mounted |= !was_run;
                 }
-            }
-        };
+            };
         for (id, record) in self.run_records()? {
             add(&id, &record.name, record.mounts, true);
         }
@@ -83,6 +100,7 @@ impl Volumes {
                 add(&id, &record.name, record.mounts, false);
             }
         }
+        let mut uses: Vec<Use> = uses.into_values().collect();
         uses.sort_by(|a, b| (&a.container, &a.id).cmp(&(&b.container, &b.id)));
         Ok(Uses(uses))
     }
