@@ -1,5 +1,5 @@
 //! Containers whose watcher is killed, at each step of its work, also with the daemon: whatever is there by then,
-//! the next command takes it down.
+//! the next command takes it down. `THINSTORE_KILLED_RUNS=1000` for more random moments.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -180,7 +180,9 @@ fn a_watcher_killed_at_any_step_leaves_nothing_behind() {
 fn a_watcher_killed_at_any_moment_leaves_nothing_behind() {
     let store = store_with_image();
     let mut seed: u64 = 0x5851_f42d_4c95_7f2d;
-    for round in 0..20 {
+    let asked = std::env::var("THINSTORE_KILLED_RUNS").ok();
+    let rounds = asked.map_or(20, |count| count.parse().unwrap());
+    for round in 0..rounds {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let delay = Duration::from_millis(seed >> 33 & 0xff);
         let with_daemon = seed >> 60 & 1 == 1;

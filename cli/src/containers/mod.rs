@@ -66,15 +66,25 @@ fn does_not_end(run: &Run) -> Error {
     )
 }
 
-/// Unmounts a container whose process has ended. The kernel takes the process's own view of the file system
-/// down a little later: until then the device is held, and could not be used again.
+/// Unmounts a container whose process has ended.
+///
+/// The daemon may still be about to mount it for somebody who was killed since. So the folder goes as well: without
+/// it, that comes to nothing. The kernel takes the process's own view of the file system down a little later: until then the
+/// device is held, and could not be used again.
 fn unmount(context: &Context, run: &Run) -> std::result::Result<(), Failure> {
     let name = &run.record.name;
     network_files::remove_mount_points(run)?;
     let request = NameRequest { name: name.clone() };
     // Where nobody serves devices, opening the store takes down what one who did has left.
     context.with_store(Access::Write, |store| {
-        store.unmount(&request)?;
+        let is_down = || {
+            store.unmount(&request)?;
+            run.remove_root()
+        };
+        if !wait_for(END_TIMEOUT, is_down)? {
+            let message = format!("the container '{name}' is mounted again and again");
+            return Err(Error::new(ErrorKind::InUse, message).into());
+        }
         let is_free = || {
             let containers = store.containers()?;
             let container = containers.into_iter().find(|container| container.name == *name);

@@ -104,6 +104,14 @@ fn answer(tried: std::result::Result<(), TryLockError>) -> std::io::Result<bool>
     }
 }
 
+/// It may be there already.
+fn make_folder(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(path)(error)),
+        _ => Ok(()),
+    }
+}
+
 fn folders(root: &Path) -> PathBuf {
     Layout::new(root).containers()
 }
@@ -153,13 +161,8 @@ impl Run {
     pub fn create(root: &Path, record: RunRecord) -> Result<Run> {
         let folders = folders(root);
         let folder = folders.join(&record.id);
-        for path in [&folders, &folder, &folder.join("root")] {
-            match DirBuilder::new().mode(0o700).create(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                    return Err(failed(path)(error));
-                }
-                _ => {}
-            }
+        for path in [&folders, &folder] {
+            make_folder(path)?;
         }
         write(&folder.join("run.json"), &record)?;
         Ok(Run { folder, record })
@@ -177,6 +180,29 @@ impl Run {
     /// Where its file system is mounted while it runs.
     pub fn root(&self) -> PathBuf {
         self.folder.join("root")
+    }
+
+    pub fn make_root(&self) -> Result<()> {
+        make_folder(&self.root())
+    }
+
+    /// False: something is mounted there.
+    pub fn remove_root(&self) -> Result<bool> {
+        let root = self.root();
+        match std::fs::remove_dir(&root) {
+            Ok(()) => Ok(true),
+            // What somebody put into it while nothing was mounted there must not keep a container for ever.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty
+                ) =>
+            {
+                Ok(true)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Ok(false),
+            Err(error) => Err(failed(&root)(error)),
+        }
     }
 
     /// Written once its process is there.

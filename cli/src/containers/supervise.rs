@@ -87,6 +87,7 @@ fn mount(store: &dyn Operations, run: &Run) -> Result<()> {
         files: Vec::new(),
         root_propagation: root_propagation(&record.mounts).map(|one| one.name().to_owned()),
     };
+    run.make_root()?;
     store.mount(&MountRequest {
         name: record.name.clone(),
         directory: run.root(),
