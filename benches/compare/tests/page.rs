@@ -115,3 +115,68 @@ fn the_page_of_two_runs_is_shown_without_a_word_from_the_console() {
     let (share, _) = looked_at(&picture);
     assert!(share > 0.05 && share < 0.9, "{share}");
 }
+
+/// Clicks as a person does, and says what came of it.
+const CLICKS: &str = r#"<script>
+const said = {};
+const shown = (element) => element.getClientRects().length > 0;
+const bars = document.getElementById('bars-chown-chown').querySelector('svg');
+const rows = () => Array.from(bars.querySelectorAll('.row')).filter(shown);
+const chip = (name) => Array.from(document.querySelectorAll('[data-toggle]')).find((c) => c.textContent.trim() === name);
+said.before = [rows().length, bars.viewBox.baseVal.height];
+chip('qcow2').click();
+said.hidden = [rows().length, bars.viewBox.baseVal.height];
+said.column = Array.from(document.querySelectorAll('table.heat th')).some((t) => t.textContent === 'qcow2' && shown(t));
+document.getElementById('every').click();
+said.again = [rows().length, bars.viewBox.baseVal.height];
+const heat = document.querySelector('table.heat');
+const heading = Array.from(heat.tHead.rows[0].cells).find((cell) => cell.textContent === 'thin');
+const column = heading.cellIndex;
+const values = () => Array.from(heat.tBodies[0].rows)
+  .map((row) => row.cells[column].dataset.value).filter((value) => value !== undefined).map(Number);
+const original = values();
+const falling = (list) => list.every((value, place) => place === 0 || list[place - 1] >= value);
+heading.querySelector('button').click();
+said.falling = falling(values()) && heading.getAttribute('aria-sort') === 'descending';
+heading.querySelector('button').click();
+said.rising = falling(values().reverse()) && heading.getAttribute('aria-sort') === 'ascending';
+heading.querySelector('button').click();
+said.undone = JSON.stringify(values()) === JSON.stringify(original) && !heading.hasAttribute('aria-sort');
+const chosen = document.getElementById('chosen');
+chosen.value = 'chown';
+chosen.dispatchEvent(new Event('change'));
+said.chosen = Array.from(document.querySelectorAll('figure[data-workload]')).filter(shown).map((f) => f.dataset.workload);
+const cell = heat.querySelector('td.cell[data-tip]');
+cell.dispatchEvent(new PointerEvent('pointermove', { bubbles: true, clientX: 300, clientY: 300 }));
+const tip = document.getElementById('tip');
+said.tip = getComputedStyle(tip).visibility === 'visible' && tip.textContent.includes('as good as overlay2');
+document.body.insertAdjacentHTML('beforeend', `<pre id="said">${JSON.stringify(said)}</pre>`);
+</script></body>"#;
+
+#[test]
+#[ignore = "needs chromium"]
+fn clicking_sorts_filters_and_tells() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = common::results(1, 5, 1);
+    let options = ReportOptions { without_png: true, ..ReportOptions::default() };
+    let report = write_report(&results, folder.path(), &options).unwrap();
+    let page = std::fs::read_to_string(&report.page).unwrap();
+    std::fs::write(&report.page, page.replace("</body>", CLICKS)).unwrap();
+    let (document, log) = chromium(&report.page, &["--dump-dom"]);
+    no_console_message(&log);
+    let (_, said) = document.rsplit_once("<pre id=\"said\">").expect("the clicks came to their end");
+    let said: serde_json::Value =
+        serde_json::from_str(said.split_once("</pre>").unwrap().0).unwrap();
+    println!("{said}");
+    let pair = |name: &str| (said[name][0].as_f64().unwrap(), said[name][1].as_f64().unwrap());
+    let (count, height) = pair("before");
+    assert!((count - 8.0).abs() < 0.1);
+    // One bar less, and no gap where it was.
+    assert_eq!((pair("hidden").0 as i32, pair("hidden").1 as i32), (7, (height - 23.0) as i32));
+    assert_eq!(said["column"], false);
+    assert_eq!(pair("again"), (count, height));
+    for name in ["falling", "rising", "undone", "tip"] {
+        assert_eq!(said[name], true, "{name}: {said}");
+    }
+    assert_eq!(said["chosen"], serde_json::json!(["chown"]));
+}
