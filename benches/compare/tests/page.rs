@@ -164,7 +164,8 @@ fn clicking_sorts_filters_and_tells() {
     std::fs::write(&report.page, page.replace("</body>", CLICKS)).unwrap();
     let (document, log) = chromium(&report.page, &["--dump-dom"]);
     no_console_message(&log);
-    let (_, said) = document.rsplit_once("<pre id=\"said\">").expect("the clicks came to their end");
+    let (_, said) =
+        document.rsplit_once("<pre id=\"said\">").expect("the clicks came to their end");
     let said: serde_json::Value =
         serde_json::from_str(said.split_once("</pre>").unwrap().0).unwrap();
     println!("{said}");
@@ -172,7 +173,8 @@ fn clicking_sorts_filters_and_tells() {
     let (count, height) = pair("before");
     assert!((count - 8.0).abs() < 0.1);
     // One bar less, and no gap where it was.
-    assert_eq!((pair("hidden").0 as i32, pair("hidden").1 as i32), (7, (height - 23.0) as i32));
+    let (fewer, lower) = pair("hidden");
+    assert!((count - fewer - 1.0).abs() < 0.1 && (height - lower - 23.0).abs() < 0.1, "{said}");
     assert_eq!(said["column"], false);
     assert_eq!(pair("again"), (count, height));
     for name in ["falling", "rising", "undone", "tip"] {
