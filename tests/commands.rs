@@ -45,6 +45,7 @@ const COMMANDS: &[&str] = &[
     "df",
     "check",
     "scrub",
+    "drivers",
     "grow",
     "serve",
     "demo",

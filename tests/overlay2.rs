@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use thinstore_tests::command::{TIME_LIMIT, run_within};
-use thinstore_tests::tar::Header;
+use thinstore_tests::layout::rich_image;
 use thinstore_tests::{Identity, Layout, LayoutImage, TarWriter, TempStore, Tree, run_tool};
 
 /// Does something with the mounted container.
@@ -65,58 +65,6 @@ fn tree_of_overlay(store: &TempStore, data_root: &Path) -> Tree {
     let tree = Tree::read(Path::new(&point));
     run_tool("umount", &[&point]);
     tree
-}
-
-/// Three layers with all that needs care between them.
-fn rich_image() -> LayoutImage {
-    let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-    let suid = Header { name: b"bin/su", mode: 0o4755, gid: 8, ..Header::default() };
-    let root = Header { name: b"./", kind: b'5', mode: 0o750, uid: 7, ..Header::default() };
-    let pipe = Header { name: b"pipe", kind: b'6', mode: 0o600, ..Header::default() };
-    let lowest = TarWriter::new()
-        .entry(&root, b"")
-        .directory("bin")
-        .entry(&suid, b"su")
-        .pax(&[("SCHILY.xattr.security.capability", capability)])
-        .file("bin/ping", b"ping")
-        .directory("etc")
-        .directory("etc/emptied")
-        .file("etc/emptied/one", b"1")
-        .directory("etc/emptied/two")
-        .file("etc/emptied/two/inside", b"2")
-        .file("etc/kept", b"kept")
-        .file("etc/deleted", b"deleted")
-        .directory("folder-to-file")
-        .file("folder-to-file/inside", b"inside")
-        .file("file-to-folder", b"file")
-        .directory("away-and-back")
-        .file("away-and-back/old", b"old")
-        .directory("links")
-        .file("links/first", b"one file")
-        .hard_link("links/second", "links/first")
-        .symlink("to-etc", "etc")
-        .entry(&pipe, b"")
-        .finish();
-    let middle = TarWriter::new()
-        .pax(&[("SCHILY.xattr.user.note", b"of the folder")])
-        .directory("etc")
-        .file("etc/.wh.deleted", b"")
-        .directory("etc/emptied")
-        .file("etc/emptied/.wh..wh..opq", b"")
-        .file("etc/emptied/new", b"new")
-        .file("folder-to-file", b"a file now")
-        .directory("file-to-folder")
-        .file("file-to-folder/inside", b"inside")
-        .file(".wh.away-and-back", b"")
-        .directory("links")
-        .hard_link("links/third", "links/first")
-        .finish();
-    let highest = TarWriter::new()
-        .directory("away-and-back")
-        .file("away-and-back/new", b"new")
-        .file("etc/deleted", b"there again")
-        .finish();
-    LayoutImage::new().layer(lowest).layer(middle).layer(highest)
 }
 
 fn import_rich_image(store: &TempStore) {

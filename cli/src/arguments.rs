@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use thinstore_storage::Error;
+use thinstore_store::DriverName;
 
 use crate::commands::{
     check, commit, control, copy, demo, diff, export, grow, import, init, inspect, manual, mount,
@@ -30,6 +32,11 @@ pub struct Global {
     /// The store [default: /var/lib/thinstore for root, else $XDG_DATA_HOME/thinstore]
     #[arg(long, global = true, value_name = "DIR", env = "THINSTORE_ROOT")]
     pub root: Option<PathBuf>,
+    /// How images and containers are kept [default: $THINSTORE_DRIVER, else thin]; 'thinstore drivers' shows
+    /// those there are. Of a volume to create: local (a folder of the host, the default) or thin (a device
+    /// of the pool, limited in size)
+    #[arg(long, global = true, value_name = "NAME", value_parser = DriverArgument::parse)]
+    pub driver: Option<DriverArgument>,
     /// How to print: human (tables and sentences) or json (with stable fields); inspect takes a Go template
     /// too, such as '{{ json .Mounts }}'
     #[arg(
@@ -44,6 +51,24 @@ pub struct Global {
     /// Print less: of lists only the names, of changes nothing
     #[arg(short, long, global = true)]
     pub quiet: bool,
+}
+
+/// What `--driver` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverArgument {
+    /// Of images and containers; of volumes too, if it is thin.
+    Driver(DriverName),
+    /// Of volumes only.
+    Local,
+}
+
+impl DriverArgument {
+    pub fn parse(text: &str) -> Result<DriverArgument, Error> {
+        match text {
+            "local" => Ok(DriverArgument::Local),
+            _ => text.parse().map(DriverArgument::Driver),
+        }
+    }
 }
 
 /// What `--format` says.
@@ -133,6 +158,8 @@ pub enum Command {
     Inspect(inspect::Inspect),
     /// Keep data that outlives containers
     Volume(volume::Volume),
+    /// Show which drivers there are, which of them work here, and their limits
+    Drivers,
     /// Show who takes how much
     Df(usage::Df),
     /// Make the pool larger, also while containers are mounted

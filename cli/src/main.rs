@@ -30,10 +30,11 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
-    let context = Context::new(&arguments.global);
-    match commands::run(arguments.command, &context) {
+    let run = Context::new(&arguments.global)
+        .and_then(|context| commands::run(arguments.command, &context));
+    match run {
         Ok(code) => code,
-        Err(failure) => failure.report(context.output.format()),
+        Err(failure) => failure.report(arguments.global.format.plain()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::tar::{Header, TarWriter};
 use crate::tree::hexadecimal;
 
 /// The SHA-256 of bytes as a digest: `sha256:HEX`.
@@ -117,6 +118,58 @@ pub fn layer_digests(folder: &Path) -> Vec<String> {
     let layers = read(layout.blob(&manifest))["layers"].clone();
     let layers = layers.as_array().expect("layers").iter();
     layers.map(|layer| layer["digest"].as_str().expect("a digest").to_owned()).collect()
+}
+
+/// Three layers with all that needs care between them.
+pub fn rich_image() -> LayoutImage {
+    let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let suid = Header { name: b"bin/su", mode: 0o4755, gid: 8, ..Header::default() };
+    let root = Header { name: b"./", kind: b'5', mode: 0o750, uid: 7, ..Header::default() };
+    let pipe = Header { name: b"pipe", kind: b'6', mode: 0o600, ..Header::default() };
+    let lowest = TarWriter::new()
+        .entry(&root, b"")
+        .directory("bin")
+        .entry(&suid, b"su")
+        .pax(&[("SCHILY.xattr.security.capability", capability)])
+        .file("bin/ping", b"ping")
+        .directory("etc")
+        .directory("etc/emptied")
+        .file("etc/emptied/one", b"1")
+        .directory("etc/emptied/two")
+        .file("etc/emptied/two/inside", b"2")
+        .file("etc/kept", b"kept")
+        .file("etc/deleted", b"deleted")
+        .directory("folder-to-file")
+        .file("folder-to-file/inside", b"inside")
+        .file("file-to-folder", b"file")
+        .directory("away-and-back")
+        .file("away-and-back/old", b"old")
+        .directory("links")
+        .file("links/first", b"one file")
+        .hard_link("links/second", "links/first")
+        .symlink("to-etc", "etc")
+        .entry(&pipe, b"")
+        .finish();
+    let middle = TarWriter::new()
+        .pax(&[("SCHILY.xattr.user.note", b"of the folder")])
+        .directory("etc")
+        .file("etc/.wh.deleted", b"")
+        .directory("etc/emptied")
+        .file("etc/emptied/.wh..wh..opq", b"")
+        .file("etc/emptied/new", b"new")
+        .file("folder-to-file", b"a file now")
+        .directory("file-to-folder")
+        .file("file-to-folder/inside", b"inside")
+        .file(".wh.away-and-back", b"")
+        .directory("links")
+        .hard_link("links/third", "links/first")
+        .finish();
+    let highest = TarWriter::new()
+        .directory("away-and-back")
+        .file("away-and-back/new", b"new")
+        .file("etc/deleted", b"there again")
+        .finish();
+    LayoutImage::new().layer(lowest).layer(middle).layer(highest)
 }
 
 #[cfg(test)]

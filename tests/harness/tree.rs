@@ -147,6 +147,20 @@ impl Tree {
         self
     }
 
+    /// The same tree with the names of files counted as the tree shows them: an overlay still counts those
+    /// that were deleted in a layer above.
+    #[must_use]
+    pub fn with_shown_names(mut self) -> Tree {
+        let mut shown: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+        for entry in self.entries.values() {
+            *shown.entry(entry.same_as.clone()).or_default() += 1;
+        }
+        for entry in self.entries.values_mut() {
+            entry.names = shown[&entry.same_as];
+        }
+        self
+    }
+
     /// One hash over everything.
     pub fn hash(&self) -> String {
         let mut hash = Sha256::new();

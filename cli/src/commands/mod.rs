@@ -6,6 +6,7 @@ pub mod control;
 pub mod copy;
 pub mod demo;
 pub mod diff;
+pub mod drivers;
 pub mod export;
 pub mod grow;
 pub mod import;
@@ -41,6 +42,9 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
     if context.template.is_some() && !takes_template {
         return Err(Failure::usage("only 'thinstore inspect' takes a template as its --format"));
     }
+    if !matches!(command, Command::Volume(_)) {
+        context.refuse_volume_driver()?;
+    }
     match command {
         Command::Init(command) => command.run(context),
         Command::Import(command) => command.run(context),
@@ -62,6 +66,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Rmi(command) => command.run(context),
         Command::Inspect(command) => command.run(context),
         Command::Volume(command) => command.run(context),
+        Command::Drivers => drivers::run(context),
         Command::Df(command) => command.run(context),
         Command::Grow(command) => command.run(context),
         Command::Run(command) => return command.run(context),

@@ -76,7 +76,11 @@ impl Mount {
         })?;
         context.output.outcome(&outcome, || {
             let how = if outcome.was_mounted { "is mounted on" } else { "mounted on" };
-            format!("{} {how} {} ({})\n", outcome.name, outcome.directory.display(), outcome.device)
+            let device = match outcome.device.as_str() {
+                "" => String::new(),
+                device => format!(" ({device})"),
+            };
+            format!("{} {how} {}{device}\n", outcome.name, outcome.directory.display())
         })
     }
 }

@@ -160,6 +160,7 @@ impl RunContainer {
         }
         let record = RunRecord {
             name: name.to_owned(),
+            driver: context.driver,
             id: text(&container["Id"]),
             image: text(&container["Config"]["Image"]),
             line,
@@ -192,6 +193,7 @@ pub fn start_in_background(context: &Context, run: &Run) -> Result<(), Failure> 
     let mut child = Command::new(program)
         .arg("--root")
         .arg(root)
+        .args(["--driver", context.driver.as_str()])
         .args(["start", "--supervise", &run.record.name])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -1,9 +1,9 @@
 //! `df`
 
 use clap::Args;
-use thinstore_store::Access;
 use thinstore_store::size::format_size;
 use thinstore_store::types::{UsageReport, UsageRequest, UsageTotals};
+use thinstore_store::{Access, DriverName};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -30,8 +30,8 @@ impl Df {
         context.warn_if_full(&report);
         let style = context.output.style();
         context.output.value(&report, || match self.verbose {
-            false => short(&report),
-            true => format!("{}\n{}", long(&report, style), pool(&report)),
+            false => format!("{}{}", short(&report), pool_part(context, &report)),
+            true => format!("{}{}", long(&report, style), pool_part(context, &report)),
         })
     }
 }
@@ -61,7 +61,15 @@ fn short(report: &UsageReport) -> String {
         row("Volumes", &report.summary.volumes),
     ];
     let headings = ["TYPE", ">TOTAL", ">ACTIVE", ">SIZE", ">RECLAIMABLE"];
-    format!("{}\n{}", table(headings, rows.into_iter()), pool(report))
+    table(headings, rows.into_iter())
+}
+
+/// The other drivers have no pool.
+fn pool_part(context: &Context, report: &UsageReport) -> String {
+    match context.driver {
+        DriverName::Thin => format!("\n{}", pool(report)),
+        _ => String::new(),
+    }
 }
 
 fn pool(report: &UsageReport) -> String {
@@ -164,7 +172,7 @@ mod tests {
     #[test]
     fn df_reads_like_docker_system_df() {
         assert_eq!(
-            short(&report()),
+            format!("{}\n{}", short(&report()), pool(&report())),
             "TYPE         TOTAL   ACTIVE      SIZE    RECLAIMABLE\n\
              Images           2        1   200 MiB   50 MiB (25%)\n\
              Containers       0        0       0 B       0 B (0%)\n\

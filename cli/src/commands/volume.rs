@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use thinstore_store::Access;
 use thinstore_store::size::{format_size, parse_size};
 use thinstore_store::types::{
-    NameRequest, PrunedVolumes, VolumeCopyRequest, VolumeCreateRequest, VolumeDriver,
+    NameRequest, PrunedVolumes, VolumeCopyRequest, VolumeCreateRequest,
     VolumePruneRequest, VolumeResizeRequest, VolumeSummary,
 };
 
@@ -53,9 +53,6 @@ struct Create {
     /// Something to remember of it
     #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = label)]
     labels: Vec<(String, String)>,
-    /// What it is made of: local, a folder of the host; thin, a device of the pool, limited in size
-    #[arg(long, value_name = "local|thin", value_parser = driver, default_value = "local")]
-    driver: VolumeDriver,
     /// How much a volume of driver thin can hold; the size of the store's devices if not given
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     size: Option<u64>,
@@ -111,14 +108,6 @@ struct Prune {
     force: bool,
 }
 
-fn driver(text: &str) -> Result<VolumeDriver, String> {
-    match text {
-        "local" => Ok(VolumeDriver::Local),
-        "thin" => Ok(VolumeDriver::Thin),
-        _ => Err("it is neither local nor thin".to_owned()),
-    }
-}
-
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     match key {
@@ -150,13 +139,14 @@ impl Volume {
 impl Create {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let labels: BTreeMap<String, String> = self.labels.into_iter().collect();
+        let driver = context.volume_driver()?;
         let request = VolumeCreateRequest {
             name: self.name,
             labels,
-            driver: self.driver,
+            driver,
             size_bytes: self.size,
         };
-        let made = context.with_store(Access::Write, |store| Ok(store.create_volume(&request)?))?;
+        let made = context.with_pool(Access::Write, |store| Ok(store.create_volume(&request)?))?;
         context.output.value(&made, || format!("{}\n", made.name))
     }
 }
@@ -169,7 +159,7 @@ impl Copy {
             writable,
             labels: self.labels.into_iter().collect(),
         };
-        let made = context.with_store(Access::Write, |store| Ok(store.copy_volume(&request)?))?;
+        let made = context.with_pool(Access::Write, |store| Ok(store.copy_volume(&request)?))?;
         context.output.value(&made, || format!("{}\n", made.name))
     }
 }
@@ -178,7 +168,7 @@ impl Resize {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let request = VolumeResizeRequest { name: self.name, size_bytes: self.size };
         let outcome =
-            context.with_store(Access::Write, |store| Ok(store.resize_volume(&request)?))?;
+            context.with_pool(Access::Write, |store| Ok(store.resize_volume(&request)?))?;
         context.output.outcome(&outcome, || {
             let size = format_size(outcome.size_bytes);
             let when = match outcome.grows_at_next_mount {
@@ -191,7 +181,7 @@ impl Resize {
 }
 
 fn volumes(context: &Context) -> Result<Vec<VolumeSummary>, Failure> {
-    context.with_store(Access::Read, |store| Ok(store.volumes()?))
+    context.with_pool(Access::Read, |store| Ok(store.volumes()?))
 }
 
 fn list(context: &Context) -> Result<(), Failure> {
@@ -273,7 +263,7 @@ impl Prune {
         }
         let request = VolumePruneRequest { all: self.all };
         let pruned =
-            context.with_store(Access::Write, |store| Ok(store.prune_volumes(&request)?))?;
+            context.with_pool(Access::Write, |store| Ok(store.prune_volumes(&request)?))?;
         context.output.outcome(&pruned, || pruned_text(&pruned))
     }
 

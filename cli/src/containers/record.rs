@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use thinstore_storage::{Error, ErrorKind, Result};
 use thinstore_store::time::{ago, now_unix_ns};
 use thinstore_store::types::MountSpecification;
-use thinstore_store::{Layout, Operations};
+use thinstore_store::{DriverName, Layout, Operations};
 
 use super::wait_for;
 
@@ -20,6 +20,8 @@ use super::wait_for;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRecord {
     pub name: String,
+    #[serde(default)]
+    pub driver: DriverName,
     /// The container's id.
     pub id: String,
     /// The image's name; empty if it has none.
@@ -130,7 +132,11 @@ pub fn find_all(root: &Path, store: &dyn Operations) -> Result<Vec<Run>> {
         let folder = entry.path();
         let id = entry.file_name();
         let container = containers.iter().find(|one| *one.id == *id);
-        match (container, read::<RunRecord>(&folder.join("run.json"))) {
+        let record = read::<RunRecord>(&folder.join("run.json"));
+        if record.as_ref().is_some_and(|record| record.driver != store.driver()) {
+            continue;
+        }
+        match (container, record) {
             (Some(container), Some(mut record)) => {
                 record.name.clone_from(&container.name);
                 runs.push(Run { folder, record });

@@ -210,6 +210,22 @@ impl LoopDevice {
         Ok(LoopDetach::Deferred(holders_of(self.device_number(), &self.path())))
     }
 
+    /// Has the kernel unbind the device when its last opener closes it: what is mounted from it goes with
+    /// the mount.
+    ///
+    /// # Errors
+    /// When the device cannot be opened.
+    pub fn clear_on_last_close(self) -> Result<()> {
+        let failed = |error| io_error(format!("releasing {} failed", self.path().display()), error);
+        isolated(|| {
+            let file = self.open(File::options().read(true)).map_err(failed)?;
+            match ioctl::loop_clear(file.as_fd()) {
+                Ok(()) | Err(Errno::ENXIO) => Ok(()),
+                Err(errno) => Err(failed(errno.into())),
+            }
+        })
+    }
+
     /// Whether a mount of any namespace, or another exclusive opener, holds the device.
     ///
     /// # Errors

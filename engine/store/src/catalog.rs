@@ -243,19 +243,7 @@ impl Catalog {
         {
             return Ok(Target::Layer(found.id));
         }
-        let what = match kind {
-            None => "container, image or layer",
-            Some(InspectKind::Container) => "container",
-            Some(InspectKind::Image) => "image",
-            Some(InspectKind::Layer) => "layer",
-        };
-        Err(Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "there is no {what} '{}'; 'thinstore tree' shows all there is",
-                name.escape_debug()
-            ),
-        ))
+        Err(nothing_named(name, kind))
     }
 
     /// The device that holds a target's file system.
@@ -281,12 +269,29 @@ impl Catalog {
     }
 }
 
+/// The error of a word that means nothing here.
+pub(crate) fn nothing_named(name: &str, kind: Option<InspectKind>) -> Error {
+    let what = match kind {
+        None => "container, image or layer",
+        Some(InspectKind::Container) => "container",
+        Some(InspectKind::Image) => "image",
+        Some(InspectKind::Layer) => "layer",
+    };
+    Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "there is no {what} '{}'; 'thinstore tree' shows all there is",
+            name.escape_debug()
+        ),
+    )
+}
+
 /// The only one of those that match, none, or an error that says that there are several.
-fn only<'a>(
+pub(crate) fn only<T>(
     name: &str,
     what: &str,
-    mut matching: impl Iterator<Item = &'a LayerInfo>,
-) -> Result<Option<&'a LayerInfo>> {
+    mut matching: impl Iterator<Item = T>,
+) -> Result<Option<T>> {
     let first = matching.next();
     if matching.next().is_some() {
         return Err(Error::new(

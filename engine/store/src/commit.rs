@@ -55,12 +55,7 @@ impl Store {
         if self.pool().find(IMAGE, &image.to_string()).is_none() {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Exists,
-            format!(
-                "there is an image '{image}' already; remove it first with 'thinstore rmi', or choose another name"
-            ),
-        ))
+        Err(image_exists(image))
     }
 
     fn committed_document(
@@ -72,16 +67,6 @@ impl Store {
         base: &serde_json::Value,
     ) -> Result<ImageDocument> {
         let uid = self.pool().layer(layer)?.uid;
-        let created = rfc3339(now_unix_ns());
-        let history = HistoryEntry {
-            created: created.clone(),
-            created_by: format!("thinstore commit {}", container.name),
-            author: request.author.clone(),
-            comment: request.message.clone(),
-        };
-        // Its tar has not been made, so its digest is not known: the layer's own id stands in.
-        let stand_in = format!("sha256:{}", hex(&uid));
-        let config = extended_config(base, &created, &stand_in, &history);
         let mut layers: Vec<ImageLayer> = catalog
             .visible_ancestry(container.id)
             .into_iter()
@@ -89,8 +74,7 @@ impl Store {
             .map(|layer| ImageLayer { name: layer.name.clone(), diff_id: diff_id(layer) })
             .collect();
         layers.push(ImageLayer { name: committed_layer_name(&uid), diff_id: None });
-        let source = format!("container {}", container.name);
-        Ok(ImageDocument::new(config, None, source, layers))
+        Ok(document_of_commit(request, &container.name, base, layers, &hex(&uid)))
     }
 
     fn publish_commit(
@@ -126,4 +110,33 @@ impl Store {
             }
         }
     }
+}
+
+/// What is kept of an image that a commit made, whose top layer has the id `uid`.
+pub(crate) fn document_of_commit(
+    request: &CommitRequest,
+    container: &str,
+    base: &serde_json::Value,
+    layers: Vec<ImageLayer>,
+    uid: &str,
+) -> ImageDocument {
+    let created = rfc3339(now_unix_ns());
+    let history = HistoryEntry {
+        created: created.clone(),
+        created_by: format!("thinstore commit {container}"),
+        author: request.author.clone(),
+        comment: request.message.clone(),
+    };
+    // The layer's tar has not been made, so its digest is not known: the layer's own id stands in.
+    let config = extended_config(base, &created, &format!("sha256:{uid}"), &history);
+    ImageDocument::new(config, None, format!("container {container}"), layers)
+}
+
+pub(crate) fn image_exists(image: &ImageName) -> Error {
+    Error::new(
+        ErrorKind::Exists,
+        format!(
+            "there is an image '{image}' already; remove it first with 'thinstore rmi', or choose another name"
+        ),
+    )
 }

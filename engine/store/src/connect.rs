@@ -1,13 +1,16 @@
-//! From a store's path to someone who answers: its daemon if one runs, else the pool itself.
+//! From a store's path and a driver to someone who answers: of the thin driver the daemon if one runs, else
+//! the pool itself; of the others a shelf.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use thinstore_drivers::DriverName;
 use thinstore_storage::{ErrorKind, Result};
 
 use crate::daemon::{Client, DaemonCommand, start_daemon};
 use crate::layout::Layout;
 use crate::operations::Operations;
+use crate::shelf::Shelf;
 use crate::store::{OpenMode, Store};
 
 /// How long a command waits for another one that owns the pool for a moment, or for a daemon that is
@@ -31,6 +34,8 @@ pub enum Connection {
     Local(Box<Store>),
     /// The daemon owns it.
     Daemon(Client),
+    /// Another driver than the thin one, which has no owner.
+    Shelf(Box<Shelf>),
 }
 
 impl Connection {
@@ -39,6 +44,7 @@ impl Connection {
         match self {
             Connection::Local(store) => store.as_ref(),
             Connection::Daemon(client) => client,
+            Connection::Shelf(shelf) => shelf.as_ref(),
         }
     }
 
@@ -47,19 +53,28 @@ impl Connection {
     pub fn close(self) -> Result<()> {
         match self {
             Connection::Local(store) => store.close(),
-            Connection::Daemon(_) => Ok(()),
+            Connection::Daemon(_) | Connection::Shelf(_) => Ok(()),
         }
     }
 }
 
-/// Finds who answers for the store at `root`.
+/// Finds who answers for a driver's images and containers in the store at `root`.
 ///
 /// A daemon that runs is asked. Otherwise the pool is opened here, or, for [`Access::Stay`], a daemon
 /// is started with `daemon`. A pool that someone else owns is waited for a little, then the error, of
 /// kind `InUse`, names who has it.
-pub fn connect(root: &Path, access: Access, daemon: &DaemonCommand) -> Result<Connection> {
+pub fn connect(
+    root: &Path,
+    driver: DriverName,
+    access: Access,
+    daemon: &DaemonCommand,
+) -> Result<Connection> {
     let layout = Layout::new(root);
     Store::require(&layout)?;
+    if driver != DriverName::Thin {
+        let shelf = Shelf::open(root, driver, access != Access::Read)?;
+        return Ok(Connection::Shelf(Box::new(shelf)));
+    }
     let deadline = Instant::now() + OWNER_PATIENCE;
     loop {
         if let Some(client) = Client::connect(&layout)? {

@@ -89,7 +89,8 @@ fn same_blocks(
     }))
 }
 
-fn path_change(change: Change) -> PathChange {
+/// A change as it is answered.
+pub(crate) fn path_change(change: Change) -> PathChange {
     let mut bytes = vec![b'/'];
     bytes.extend_from_slice(change.path.as_bytes());
     let text = std::ffi::OsStr::from_bytes(&bytes);

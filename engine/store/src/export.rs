@@ -8,14 +8,14 @@ use thinstore_archive::{
     write_tree,
 };
 use thinstore_filesystem::{
-    Change as TreeChange, ChangeKind as TreeChangeKind, Ext4Reader, TreePath, TreeReader,
+    Change as TreeChange, ChangeKind as TreeChangeKind, TreePath, TreeReader,
 };
 use thinstore_pool::LayerId;
 use thinstore_storage::{Error, ErrorKind, Result};
 
 use crate::catalog::{Catalog, Target};
 use crate::document::{HistoryEntry, plain_config};
-use crate::layout::make_private_directory;
+use crate::layout::{Layout, make_private_directory};
 use crate::listing::{image_document, readable_document};
 use crate::names::ImageName;
 use crate::store::Store;
@@ -47,11 +47,7 @@ impl Store {
     }
 
     fn write_tar(&self, device: LayerId, output: &mut dyn Write) -> Result<()> {
-        let tree = self.ext4(device)?;
-        let output = BufWriter::with_capacity(BUFFER_BYTES, output);
-        let mut writer = TarWriter::new(output, WhiteoutNames::Plain);
-        write_tree(&tree, &TreePath::root(), &mut writer)?;
-        writer.finish()?.flush().map_err(crate::output_failed)
+        write_whole_tree(&self.ext4(device)?, output)
     }
 
     /// A container gets one more layer than its image: what it has changed.
@@ -65,8 +61,7 @@ impl Store {
     ) -> Result<()> {
         make_private_directory(&self.layout().run())?;
         let for_overlay = format == ExportFormat::Layers;
-        let compression = if for_overlay { Compression::None } else { Compression::Gzip };
-        let mut archive = OciArchiveWriter::new(&self.layout().run(), compression);
+        let mut archive = archive_for(self.layout(), format);
         let mut chain: Vec<LayerId> = catalog
             .visible_ancestry(catalog.device_of(target)?)
             .into_iter()
@@ -83,9 +78,7 @@ impl Store {
             below = layer;
         }
         let (config, name) = self.exported_config(catalog, target)?;
-        let output = BufWriter::with_capacity(BUFFER_BYTES, output);
-        let (mut output, _) = archive.finish(config.as_bytes(), name.as_deref(), output)?;
-        output.flush().map_err(crate::output_failed)
+        finish_archive(archive, &config, name.as_deref(), output)
     }
 
     fn write_layer(
@@ -95,29 +88,8 @@ impl Store {
         for_overlay: bool,
         output: &mut dyn Write,
     ) -> Result<()> {
-        let mut changes = self.tree_changes(below, layer)?;
-        let mut emptied = Vec::new();
-        if for_overlay {
-            emptied = take_emptied(&self.ext4(below)?, &mut changes)?;
-            // an overlay shows the root of its uppermost folder
-            let root = TreePath::root();
-            changes.push(TreeChange { kind: TreeChangeKind::Changed, path: root });
-        }
-        let changes: Vec<Change> = changes
-            .into_iter()
-            .map(|change| Change {
-                kind: match change.kind {
-                    TreeChangeKind::Added => ChangeKind::Added,
-                    TreeChangeKind::Changed => ChangeKind::Modified,
-                    TreeChangeKind::Deleted => ChangeKind::Deleted,
-                },
-                path: change.path,
-            })
-            .chain(emptied.into_iter().map(|path| Change { kind: ChangeKind::Emptied, path }))
-            .collect();
-        let mut writer = TarWriter::new(output, WhiteoutNames::Refused);
-        write_changes(&self.ext4(layer)?, &changes, &mut writer)?;
-        writer.finish().map(drop)
+        let changes = self.tree_changes(below, layer)?;
+        write_layer_tree(&self.ext4(below)?, &self.ext4(layer)?, changes, for_overlay, output)
     }
 
     /// The configuration to start from, and the image's name.
@@ -126,7 +98,6 @@ impl Store {
         catalog: &Catalog,
         target: Target,
     ) -> Result<(String, Option<String>)> {
-        let plain = || plain_config(&rfc3339(now_unix_ns()), &[], &HistoryEntry::default());
         match target {
             Target::Image(id) => {
                 let image = catalog.layer(id)?;
@@ -138,16 +109,81 @@ impl Store {
                     Some(image) => readable_document(self.pool(), image)?,
                     None => None,
                 };
-                let config = document.map_or_else(plain, |document| document.config);
+                let config = document.map_or_else(config_of_no_image, |document| document.config);
                 Ok((config, Some(ImageName::from_text(&container.name).to_string())))
             }
-            Target::Layer(_) => Ok((plain(), None)),
+            Target::Layer(_) => Ok((config_of_no_image(), None)),
         }
     }
 }
 
+/// An archive of layers as a format has them.
+pub(crate) fn archive_for(layout: &Layout, format: ExportFormat) -> OciArchiveWriter {
+    let compression = match format {
+        ExportFormat::Layers => Compression::None,
+        ExportFormat::Tar | ExportFormat::Oci => Compression::Gzip,
+    };
+    OciArchiveWriter::new(&layout.run(), compression)
+}
+
+pub(crate) fn finish_archive(
+    archive: OciArchiveWriter,
+    config: &str,
+    name: Option<&str>,
+    output: &mut dyn Write,
+) -> Result<()> {
+    let output = BufWriter::with_capacity(BUFFER_BYTES, output);
+    let (mut output, _) = archive.finish(config.as_bytes(), name, output)?;
+    output.flush().map_err(crate::output_failed)
+}
+
+/// Writes all of a tree as one tar.
+pub(crate) fn write_whole_tree(tree: &dyn TreeReader, output: &mut dyn Write) -> Result<()> {
+    let output = BufWriter::with_capacity(BUFFER_BYTES, output);
+    let mut writer = TarWriter::new(output, WhiteoutNames::Plain);
+    write_tree(tree, &TreePath::root(), &mut writer)?;
+    writer.finish()?.flush().map_err(crate::output_failed)
+}
+
+/// Writes what a layer changes of the tree below it as the layer's tar.
+pub(crate) fn write_layer_tree(
+    below: &dyn TreeReader,
+    layer: &dyn TreeReader,
+    mut changes: Vec<TreeChange>,
+    for_overlay: bool,
+    output: &mut dyn Write,
+) -> Result<()> {
+    let mut emptied = Vec::new();
+    if for_overlay {
+        emptied = take_emptied(below, &mut changes)?;
+        // an overlay shows the root of its uppermost folder
+        let root = TreePath::root();
+        changes.push(TreeChange { kind: TreeChangeKind::Changed, path: root });
+    }
+    let changes: Vec<Change> = changes
+        .into_iter()
+        .map(|change| Change {
+            kind: match change.kind {
+                TreeChangeKind::Added => ChangeKind::Added,
+                TreeChangeKind::Changed => ChangeKind::Modified,
+                TreeChangeKind::Deleted => ChangeKind::Deleted,
+            },
+            path: change.path,
+        })
+        .chain(emptied.into_iter().map(|path| Change { kind: ChangeKind::Emptied, path }))
+        .collect();
+    let mut writer = TarWriter::new(output, WhiteoutNames::Refused);
+    write_changes(layer, &changes, &mut writer)?;
+    writer.finish().map(drop)
+}
+
+/// The configuration of something that is no image.
+pub(crate) fn config_of_no_image() -> String {
+    plain_config(&rfc3339(now_unix_ns()), &[], &HistoryEntry::default())
+}
+
 /// Takes the deletions out of the changes that leave nothing of what a folder had; those folders.
-fn take_emptied(old: &Ext4Reader, changes: &mut Vec<TreeChange>) -> Result<Vec<TreePath>> {
+fn take_emptied(old: &dyn TreeReader, changes: &mut Vec<TreeChange>) -> Result<Vec<TreePath>> {
     let mut deletions: BTreeMap<TreePath, usize> = BTreeMap::new();
     for change in changes.iter().filter(|change| change.kind == TreeChangeKind::Deleted) {
         *deletions.entry(change.path.parent()).or_default() += 1;

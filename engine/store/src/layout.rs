@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use thinstore_drivers::DriverName;
 use thinstore_storage::{Error, Result};
 
 /// The paths of a store.
@@ -30,6 +31,16 @@ impl Layout {
     /// The volumes; each is `NAME/_data` in here.
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
+    }
+
+    /// What is remembered of the images and containers of a driver other than the thin one.
+    pub fn shelf(&self, driver: DriverName) -> PathBuf {
+        self.root.join("shelves").join(driver.as_str())
+    }
+
+    /// Where layers are mounted for a moment.
+    pub fn places(&self) -> PathBuf {
+        self.run().join("places")
     }
 
     /// What is remembered of containers that were run; each is a folder named by its id.

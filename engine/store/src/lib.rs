@@ -1,7 +1,8 @@
 //! The store: images, containers, volumes and mounts on top of a pool, and who runs what.
 //!
 //! [`Operations`] is everything that can be asked; [`Store`] answers in this process, [`Client`] through
-//! the daemon that owns the pool; [`connect()`] finds out which. What an image or a container is stands in
+//! the daemon that owns the pool, and a [`Shelf`] for the drivers that the thin one is compared with;
+//! [`connect()`] finds out which. What an image or a container is stands in
 //! the pool itself, in its names and documents: there is no second database that could say otherwise.
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,8 @@ mod overlay2;
 mod removal;
 mod repair;
 mod scrub;
+mod shape;
+mod shelf;
 pub mod size;
 mod snapshot;
 mod store;
@@ -55,8 +58,10 @@ pub use layout::Layout;
 pub use operations::{Input, NoProgress, Operations, Progress, ProgressEvent};
 pub use overlay2::Overlay2Export;
 pub use repair::{RepairTarget, repair, survey};
+pub use shelf::Shelf;
 pub use store::{DEVICE_SIZE_LIMIT_BYTES, InitOptions, OpenMode, POOL_SIZE_LIMIT_BYTES, Store};
 
+pub use thinstore_drivers::{DriverName, obstacle};
 pub use thinstore_pool::OnFull;
 use thinstore_storage::{Error, ErrorKind};
 

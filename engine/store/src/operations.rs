@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use thinstore_drivers::DriverName;
 use thinstore_storage::{Error, ErrorKind, Result};
 
 use crate::types::{
@@ -101,6 +102,11 @@ pub(crate) fn only_thin(name: &str) -> Error {
 /// and paths that make no sense, `Permission` where root is needed. After an error the store is as it
 /// was before.
 pub trait Operations: Send + Sync {
+    /// How what it has is kept.
+    fn driver(&self) -> DriverName {
+        DriverName::Thin
+    }
+
     /// All images, by name.
     fn images(&self) -> Result<Vec<ImageSummary>>;
 

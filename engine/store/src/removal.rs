@@ -82,17 +82,7 @@ impl Store {
         let image = catalog.image(name)?;
         let containers = catalog.containers_of(image.id);
         if let Some(first) = containers.first() {
-            let more = match containers.len() {
-                1 => String::new(),
-                several => format!(" and {} more", several - 1),
-            };
-            return Err(Error::new(
-                ErrorKind::InUse,
-                format!(
-                    "the image '{}' is needed by the container '{}'{more}; remove them first with 'thinstore rm'",
-                    image.name, first.name
-                ),
-            ));
+            return Err(image_in_use(&image.name, &first.name, containers.len()));
         }
         let layers = unneeded_layers(&catalog, image.reference, &[image.id]);
         let mut transaction = self.pool().begin();
@@ -116,4 +106,18 @@ impl Store {
             OpenMode::Read | OpenMode::Write => self.pool().wait_for_frees(),
         }
     }
+}
+
+/// The refusal to remove an image that containers were made of.
+pub(crate) fn image_in_use(image: &str, first: &str, containers: usize) -> Error {
+    let more = match containers {
+        1 => String::new(),
+        several => format!(" and {} more", several.saturating_sub(1)),
+    };
+    Error::new(
+        ErrorKind::InUse,
+        format!(
+            "the image '{image}' is needed by the container '{first}'{more}; remove them first with 'thinstore rm'"
+        ),
+    )
 }

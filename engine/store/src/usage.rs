@@ -219,7 +219,7 @@ fn container_totals(containers: &[ContainerUsage]) -> UsageTotals {
     }
 }
 
-fn volume_totals(volumes: &[VolumeUsage]) -> UsageTotals {
+pub(crate) fn volume_totals(volumes: &[VolumeUsage]) -> UsageTotals {
     let idle = volumes.iter().filter(|volume| volume.links == 0);
     UsageTotals {
         total: count(volumes.len()),

@@ -12,8 +12,8 @@ use thinstore_store::types::{
     ImportRequest, MountOutcome, MountRequest, NameRequest, SnapshotRequest, UsageRequest,
 };
 use thinstore_store::{
-    Access, Client, Connection, DaemonCommand, InitOptions, Layout, NoProgress, Operations, Store,
-    connect,
+    Access, Client, Connection, DaemonCommand, DriverName, InitOptions, Layout, NoProgress,
+    Operations, Store, connect,
 };
 
 use super::Place;
@@ -121,7 +121,7 @@ impl<'a, 'b> Story<'a, 'b> {
             "thinstore init --size 10G --device-size 1G",
             || {
                 Store::init(&root, &options)?;
-                Ok(connect(&root, access, &DaemonCommand::this_program())?)
+                Ok(connect(&root, DriverName::Thin, access, &DaemonCommand::this_program())?)
             },
             |connection| {
                 let usage = connection.operations().usage(&UsageRequest::default())?;

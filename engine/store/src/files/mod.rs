@@ -28,21 +28,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 impl Store {
     pub(crate) fn print_file(&self, request: &CatRequest, output: &mut dyn Write) -> Result<()> {
-        self.with_view(&request.name, |view| {
-            let tree = view.tree();
-            let path = find(tree, &request.path, true)?.existing(&request.name)?;
-            match tree.node(&path)?.0 {
-                Node::File { size_bytes } => {
-                    write_content(tree.content(&path)?.as_mut(), size_bytes, output)
-                }
-                Node::Directory => Err(not_a_file(
-                    &request.name,
-                    &path,
-                    "is a folder; 'thinstore cp' copies folders",
-                )),
-                _ => Err(not_a_file(&request.name, &path, "is not a regular file")),
-            }
-        })
+        self.with_view(&request.name, |view| print_file(view.tree(), request, output))
     }
 
     pub(crate) fn copy_from_container(
@@ -50,14 +36,7 @@ impl Store {
         request: &CopyOutRequest,
         output: &mut dyn Write,
     ) -> Result<()> {
-        self.with_view(&request.name, |view| {
-            let tree = view.tree();
-            let path = find(tree, &request.path, request.follow)?.existing(&request.name)?;
-            let output = BufWriter::with_capacity(BUFFER_BYTES, output);
-            let mut writer = TarWriter::new(output, WhiteoutNames::Plain);
-            write_tree(tree, &path, &mut writer)?;
-            writer.finish()?.flush().map_err(crate::output_failed)
-        })
+        self.with_view(&request.name, |view| write_item(view.tree(), request, output))
     }
 
     pub(crate) fn copy_into_container(&self, request: &CopyInRequest, input: Input) -> Result<()> {
@@ -71,8 +50,7 @@ impl Store {
             Some(place) => {
                 let mount = writable_mount(&name, place)?;
                 let mut tree = DirectoryTree::open(&mount.path())?;
-                let base = copy_base(&tree, request)?;
-                put_archive(&mut tree, &base, request, input)?;
+                put_item(&mut tree, request, input)?;
                 drop(tree);
                 return mount.sync();
             }
@@ -112,6 +90,47 @@ impl Store {
         }
         self.finish_frees()
     }
+}
+
+/// Writes the bytes of a file of a tree.
+pub(crate) fn print_file(
+    tree: &dyn TreeReader,
+    request: &CatRequest,
+    output: &mut dyn Write,
+) -> Result<()> {
+    let path = find(tree, &request.path, true)?.existing(&request.name)?;
+    match tree.node(&path)?.0 {
+        Node::File { size_bytes } => {
+            write_content(tree.content(&path)?.as_mut(), size_bytes, output)
+        }
+        Node::Directory => {
+            Err(not_a_file(&request.name, &path, "is a folder; 'thinstore cp' copies folders"))
+        }
+        _ => Err(not_a_file(&request.name, &path, "is not a regular file")),
+    }
+}
+
+/// Writes a file or folder of a tree as a tar.
+pub(crate) fn write_item(
+    tree: &dyn TreeReader,
+    request: &CopyOutRequest,
+    output: &mut dyn Write,
+) -> Result<()> {
+    let path = find(tree, &request.path, request.follow)?.existing(&request.name)?;
+    let output = BufWriter::with_capacity(BUFFER_BYTES, output);
+    let mut writer = TarWriter::new(output, WhiteoutNames::Plain);
+    write_tree(tree, &path, &mut writer)?;
+    writer.finish()?.flush().map_err(crate::output_failed)
+}
+
+/// Puts a file or folder into a folder's tree, from its tar.
+pub(crate) fn put_item(
+    tree: &mut DirectoryTree,
+    request: &CopyInRequest,
+    input: Input,
+) -> Result<()> {
+    let base = copy_base(tree, request)?;
+    put_archive(tree, &base, request, input)
 }
 
 fn not_a_file(name: &str, path: &TreePath, why: &str) -> Error {

@@ -6,20 +6,19 @@
 //! transient layers are removed; after a crash the next open removes them.
 
 mod apply;
+mod source;
 mod template;
 mod tracker;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use thinstore_archive::{Image, ImageSource, SourceOptions};
+use thinstore_archive::Image;
 use thinstore_pool::{LayerId, NewLayer};
 use thinstore_storage::{Error, ErrorKind, Result};
 
-use crate::document::{ImageDocument, ImageLayer};
+use crate::document::ImageDocument;
 use crate::kinds::{IMAGE, LAYER};
-use crate::layout::make_private_directory;
 use crate::listing::{count, own_bytes};
 use crate::names::{ImageName, digest_bytes};
 use crate::operations::{Input, Progress, ProgressEvent};
@@ -27,7 +26,8 @@ use crate::store::Store;
 use crate::types::{ImportOutcome, ImportRequest};
 
 use apply::Method;
-use tracker::Tracker;
+pub(crate) use source::{document_of, explained, name_of, open_source};
+pub(crate) use tracker::Tracker;
 
 /// A layer of an import: what the image says of it, and where it is in the pool.
 struct PlannedLayer {
@@ -61,7 +61,7 @@ impl Store {
         if let Some(name) = &wanted {
             self.refuse_existing_image(name)?;
         }
-        let image = self.open_source(request, input, wanted.as_ref(), &progress)?;
+        let image = open_source(self.layout(), request, input, wanted.as_ref(), &progress)?;
         let name = match wanted {
             Some(name) => name,
             None => name_of(&request.source, &image)?,
@@ -85,7 +85,8 @@ impl Store {
         if progress.cancelled() {
             return Err(crate::interrupted("the import"));
         }
-        let document = document_of(request, &image, &plan)?;
+        let layers = plan.iter().map(|layer| (layer.chain_id.as_str(), layer.diff_id.as_str()));
+        let document = document_of(request, &image, layers)?;
         let new_bytes = self.sum_own(&made.layers)?;
         self.publish_image(&name, &document, &plan, &chain, &mut made)?;
         Ok(ImportOutcome {
@@ -102,42 +103,6 @@ impl Store {
 
     fn sum_own(&self, layers: &[LayerId]) -> Result<u64> {
         layers.iter().map(|layer| Ok(own_bytes(&self.pool().layer(*layer)?))).sum()
-    }
-
-    fn open_source(
-        &self,
-        request: &ImportRequest,
-        input: Option<Input>,
-        wanted: Option<&ImageName>,
-        progress: &Arc<dyn Progress>,
-    ) -> Result<Image> {
-        make_private_directory(&self.layout().run())?;
-        let options = SourceOptions::new(&self.layout().run());
-        let source = match input {
-            Some(input) if request.source == Path::new("-") => {
-                ImageSource::from_reader(input, &options)
-            }
-            _ if request.source == Path::new("-") => Err(Error::new(
-                ErrorKind::Usage,
-                "an import from '-' comes without input; send the archive with it",
-            )),
-            _ => ImageSource::open(&request.source, &options),
-        };
-        let opened = source.and_then(|source| {
-            let names = source.image_names();
-            // with several images in the source, the wanted name also says which
-            let chosen = names.iter().find(|name| {
-                names.len() > 1
-                    && wanted.is_some()
-                    && ImageName::parse(name).ok().as_ref() == wanted
-            });
-            source.image(chosen.map(String::as_str), &options)
-        });
-        match opened {
-            // whatever was said of a source that broke off: it was on purpose
-            Err(_) if progress.cancelled() => Err(crate::interrupted("the import")),
-            other => other,
-        }
     }
 
     fn plan(&self, image: &Image) -> Vec<PlannedLayer> {
@@ -253,57 +218,4 @@ fn total_bytes(image: &Image, plan: &[PlannedLayer]) -> Option<u64> {
     let missing = image.layers.iter().zip(plan).filter(|(_, planned)| planned.found.is_none());
     let total: u64 = missing.map(|(layer, _)| layer.compressed_size_bytes).sum();
     (total > 0).then_some(total)
-}
-
-/// Says which layer it was, and of a full file system which one.
-fn explained(error: Error, number: u64, layers: usize) -> Error {
-    match error.kind() {
-        ErrorKind::Full => error.context(format!(
-            "layer {number} of {layers} does not fit (the device or the pool is full; see 'thinstore df')"
-        )),
-        _ => error,
-    }
-}
-
-fn document_of(
-    request: &ImportRequest,
-    image: &Image,
-    plan: &[PlannedLayer],
-) -> Result<ImageDocument> {
-    let text = |bytes: &[u8], what: &str| {
-        String::from_utf8(bytes.to_vec()).map_err(|_| {
-            Error::new(ErrorKind::Refused, format!("the image's {what} is not UTF-8 text"))
-        })
-    };
-    let source = match request.source == Path::new("-") {
-        true => "standard input".to_owned(),
-        false => request.source.display().to_string(),
-    };
-    let layers = plan
-        .iter()
-        .map(|layer| ImageLayer {
-            name: layer.chain_id.clone(),
-            diff_id: Some(layer.diff_id.clone()),
-        })
-        .collect();
-    let manifest = image.manifest.as_deref().map(|bytes| text(bytes, "manifest")).transpose()?;
-    Ok(ImageDocument::new(text(&image.config, "configuration")?, manifest, source, layers))
-}
-
-/// What an image is called when nobody says: as its source calls it, or as the file or folder is called.
-fn name_of(source: &Path, image: &Image) -> Result<ImageName> {
-    if let Some(name) = &image.name {
-        return Ok(ImageName::from_text(name));
-    }
-    if source == Path::new("-") {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            "what comes from standard input does not say its name; give it one with --name",
-        ));
-    }
-    let file = source.file_name().map(|name| name.to_string_lossy().into_owned());
-    let file = file.unwrap_or_default();
-    let endings = [".tar.gz", ".tar.zst", ".tar.zstd", ".tgz", ".tar", ".oci"];
-    let stem = endings.iter().find_map(|ending| file.strip_suffix(ending)).unwrap_or(&file);
-    Ok(ImageName::from_text(stem))
 }

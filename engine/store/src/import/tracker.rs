@@ -12,17 +12,17 @@ use thinstore_storage::Result;
 use crate::operations::{Progress, ProgressEvent};
 
 /// Tells how far a layer is.
-pub(super) struct Tracker {
+pub(crate) struct Tracker {
     progress: Arc<dyn Progress>,
 }
 
 impl Tracker {
-    pub(super) fn new(progress: Arc<dyn Progress>) -> Tracker {
+    pub(crate) fn new(progress: Arc<dyn Progress>) -> Tracker {
         Tracker { progress }
     }
 
     /// For the thread that reads the source: bytes consumed so far and their total.
-    pub(super) fn source_progress(&self) -> SourceProgress {
+    pub(crate) fn source_progress(&self) -> SourceProgress {
         let progress = self.progress.clone();
         let mut told: u64 = 0;
         Box::new(move |consumed, _total| {
@@ -35,7 +35,7 @@ impl Tracker {
     }
 
     /// An error, if it is to end.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match self.progress.cancelled() {
             true => Err(crate::interrupted("the import")),
             false => Ok(()),
@@ -57,13 +57,13 @@ impl Tracker {
     }
 
     /// The same tree, whose every change asks first whether to end.
-    pub(super) fn watch<'a>(&'a self, inner: &'a mut dyn TreeWriter) -> WatchedWriter<'a> {
+    pub(crate) fn watch<'a>(&'a self, inner: &'a mut dyn TreeWriter) -> WatchedWriter<'a> {
         WatchedWriter { inner, tracker: self }
     }
 }
 
 /// A tree writer that ends when it is told to.
-pub(super) struct WatchedWriter<'a> {
+pub(crate) struct WatchedWriter<'a> {
     inner: &'a mut dyn TreeWriter,
     tracker: &'a Tracker,
 }

@@ -1,0 +1,84 @@
+//! Disk images in files: a fresh ext4 in one, and one as a mounted file system.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use thinstore_export::{Ext4Options, MountFlags, loop_device, mount_ext4};
+use thinstore_filesystem::template::{TemplateIdentity, make_ext4};
+use thinstore_storage::{BlockDevice, Error, Result};
+
+use crate::directory::failed;
+
+/// The size of every image, which is that of a thin device if nothing else is said.
+pub(crate) const SIZE_BYTES: u64 = 10 << 30;
+
+/// A fresh one's: any will do, and the same always gives the same bytes.
+const IDENTITY: TemplateIdentity =
+    TemplateIdentity { uuid: *b"thinstore-images", hash_seed: *b"segami-erotsniht" };
+
+/// A file as a device.
+struct ImageFile {
+    file: File,
+}
+
+fn io_error(what: &str) -> impl Fn(std::io::Error) -> Error + '_ {
+    move |error| Error::io(format!("{what} the image failed"), error)
+}
+
+impl BlockDevice for ImageFile {
+    fn size_bytes(&self) -> u64 {
+        SIZE_BYTES
+    }
+
+    fn read(&self, offset_bytes: u64, buffer: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(buffer, offset_bytes).map_err(io_error("reading"))
+    }
+
+    fn write(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
+        self.file.write_all_at(data, offset_bytes).map_err(io_error("writing"))
+    }
+
+    fn write_zeroes(&self, offset_bytes: u64, length_bytes: u64) -> Result<()> {
+        self.discard(offset_bytes, length_bytes)
+    }
+
+    fn discard(&self, offset_bytes: u64, length_bytes: u64) -> Result<()> {
+        let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.file, flags, offset_bytes, length_bytes)
+            .map_err(|errno| io_error("punching a hole into")(errno.into()))
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.file.sync_data().map_err(io_error("flushing"))
+    }
+}
+
+/// Makes an image with an empty ext4, whole or not at all; one that is there stays.
+pub(crate) fn make_fresh(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder);
+    let file = file.map_err(failed("make a file in", folder))?;
+    file.as_file().set_len(SIZE_BYTES).map_err(failed("make", path))?;
+    let copy = file.as_file().try_clone().map_err(failed("make", path))?;
+    make_ext4(&ImageFile { file: copy }, &IDENTITY)?;
+    file.persist(path).map_err(|error| failed("make", path)(error.error))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))
+}
+
+/// Mounts the ext4 in a file. The loop device goes with the mount.
+pub(crate) fn mount(image: &Path, directory: &Path, read_only: bool, mark: &str) -> Result<()> {
+    // a journal that has to be replayed is, also for who only reads: the device takes writes
+    let device = loop_device::attach(image, false, mark)?;
+    let options = Ext4Options {
+        flags: MountFlags { read_only, ..MountFlags::default() },
+        without_journal_replay: false,
+        discard: !read_only,
+    };
+    let mounted = mount_ext4(&device.path(), directory, &options);
+    let released = device.clear_on_last_close();
+    mounted.and(released)
+}
