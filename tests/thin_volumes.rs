@@ -97,8 +97,12 @@ fn thin_volumes_are_made_described_copied_resized_and_removed_without_a_mount() 
     let labels = ["volume", "create", "--driver", "thin", "kept", "--label", "x"];
     store.refused(&[4], &labels, &["'kept'", "labels"]);
     store.refused(&[2], &["volume", "create", "--size", "64M", "x"], &["--driver thin"]);
-    let unknown = store.run(&["volume", "create", "--driver", "nfs", "x"]);
-    assert!(unknown.assert_code(&[2]).stderr_text().contains("neither local nor thin"));
+    for (driver, word) in [("zoo", "there is no driver 'zoo'"), ("overlay2", "local or thin")] {
+        let refused = store.run(&["volume", "create", "--driver", driver, "x"]);
+        assert!(refused.assert_code(&[2]).stderr_text().contains(word));
+    }
+    let refused = store.run(&["--driver", "local", "ls"]);
+    assert!(refused.assert_code(&[2]).stderr_text().contains("driver of volumes"));
     for size in ["1M", "8E", "0", "64M1"] {
         let bad = ["volume", "create", "--driver", "thin", "--size", size, "x"];
         store.run(&bad).assert_code(&[2]);

@@ -83,7 +83,7 @@ impl Context {
         access: Access,
         action: impl FnOnce(&dyn Operations) -> std::result::Result<T, Failure>,
     ) -> std::result::Result<T, Failure> {
-        with_store_at(&self.root, self.driver, access, action)
+        self.with_driver(self.driver, access, action)
     }
 
     /// Does something with the pool, whatever the driver of the command is.
@@ -92,7 +92,17 @@ impl Context {
         access: Access,
         action: impl FnOnce(&dyn Operations) -> std::result::Result<T, Failure>,
     ) -> std::result::Result<T, Failure> {
-        with_store_at(&self.root, DriverName::Thin, access, action)
+        self.with_driver(DriverName::Thin, access, action)
+    }
+
+    /// Does something with what a driver has.
+    pub fn with_driver<T>(
+        &self,
+        driver: DriverName,
+        access: Access,
+        action: impl FnOnce(&dyn Operations) -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        with_store_at(&self.root, driver, access, action)
     }
 
     /// Says on stderr that the pool is nearly full, if it is: after a command that takes space.

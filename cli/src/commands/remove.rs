@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use thinstore_storage::{Error, ErrorKind};
 use thinstore_store::types::{NameRequest, RemovedImage};
-use thinstore_store::{Access, Operations};
+use thinstore_store::{Access, DriverName, Operations};
 
 use crate::containers::{Prepared, prepare_removal};
 use crate::context::Context;
@@ -37,14 +37,15 @@ impl Removed<RemovedName> {
 impl RemoveContainers {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
         let prepared = prepare_removal(context, self.names, self.force)?;
-        let removed = remove_each(context, prepared, |store, Prepared { name, run }| {
-            let run = run?;
-            store.remove_container(&NameRequest { name: name.clone() })?;
-            if let Some(run) = run {
-                run.remove();
-            }
-            Ok(RemovedName { name })
-        })?;
+        let removed =
+            remove_each(context, context.driver, prepared, |store, Prepared { name, run }| {
+                let run = run?;
+                store.remove_container(&NameRequest { name: name.clone() })?;
+                if let Some(run) = run {
+                    run.remove();
+                }
+                Ok(RemovedName { name })
+            })?;
         removed.print(context, || removed.names())?;
         removed.result()
     }
@@ -59,7 +60,7 @@ pub struct RemoveImages {
 
 impl RemoveImages {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
-        let removed = remove_each(context, self.names, |store, name| {
+        let removed = remove_each(context, context.driver, self.names, |store, name| {
             store.remove_image(&NameRequest { name })
         })?;
         let line = |image: &RemovedImage| {
@@ -97,10 +98,11 @@ impl<T: Serialize> Removed<T> {
 /// Removes what can be removed, and tells of the rest as it comes.
 pub fn remove_each<I, T>(
     context: &Context,
+    driver: DriverName,
     all: Vec<I>,
     remove: impl Fn(&dyn Operations, I) -> Result<T, Error>,
 ) -> Result<Removed<T>, Failure> {
-    context.with_store(Access::Write, |store| {
+    context.with_driver(driver, Access::Write, |store| {
         let mut removed = Removed { done: Vec::new(), first_failure: None };
         for one in all {
             match remove(store, one) {

@@ -5,12 +5,12 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use thinstore_store::Access;
 use thinstore_store::size::{format_size, parse_size};
 use thinstore_store::types::{
-    NameRequest, PrunedVolumes, VolumeCopyRequest, VolumeCreateRequest,
-    VolumePruneRequest, VolumeResizeRequest, VolumeSummary,
+    NameRequest, PrunedVolumes, VolumeCopyRequest, VolumeCreateRequest, VolumePruneRequest,
+    VolumeResizeRequest, VolumeSummary,
 };
+use thinstore_store::{Access, DriverName};
 
 use super::inspect::print_described;
 use super::remove::{RemovedName, remove_each};
@@ -140,12 +140,8 @@ impl Create {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let labels: BTreeMap<String, String> = self.labels.into_iter().collect();
         let driver = context.volume_driver()?;
-        let request = VolumeCreateRequest {
-            name: self.name,
-            labels,
-            driver,
-            size_bytes: self.size,
-        };
+        let request =
+            VolumeCreateRequest { name: self.name, labels, driver, size_bytes: self.size };
         let made = context.with_pool(Access::Write, |store| Ok(store.create_volume(&request)?))?;
         context.output.value(&made, || format!("{}\n", made.name))
     }
@@ -248,7 +244,7 @@ fn in_dockers_shape(volume: &VolumeSummary) -> Value {
 }
 
 fn remove(context: &Context, names: Vec<String>) -> Result<(), Failure> {
-    let removed = remove_each(context, names, |store, name| {
+    let removed = remove_each(context, DriverName::Thin, names, |store, name| {
         store.remove_volume(&NameRequest { name: name.clone() })?;
         Ok(RemovedName { name })
     })?;
