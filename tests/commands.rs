@@ -46,6 +46,7 @@ const COMMANDS: &[&str] = &[
     "check",
     "scrub",
     "drivers",
+    "bench",
     "grow",
     "serve",
     "demo",

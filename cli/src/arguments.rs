@@ -7,8 +7,8 @@ use thinstore_storage::Error;
 use thinstore_store::DriverName;
 
 use crate::commands::{
-    check, commit, control, copy, demo, diff, export, grow, import, init, inspect, manual, mount,
-    remove, repair, run, scrub, serve, snapshot, usage, volume,
+    bench, check, commit, control, copy, demo, diff, export, grow, import, init, inspect, manual,
+    mount, remove, repair, run, scrub, serve, snapshot, usage, volume,
 };
 use crate::output::Format;
 use crate::template::Template;
@@ -170,6 +170,8 @@ pub enum Command {
     Scrub(scrub::Scrub),
     /// Give back all that is still reachable in a damaged pool
     Repair(repair::Repair),
+    /// Compare the drivers on the same work: a table, files of results, and a page with plots
+    Bench(bench::Bench),
     /// Run the daemon
     Serve(serve::Serve),
     /// Go through the main job on a small image made on the spot

@@ -37,6 +37,7 @@ fn help_and_version_are_answered_by_every_command() {
         "repair",
         "scrub",
         "drivers",
+        "bench",
         "run",
         "start",
         "stop",

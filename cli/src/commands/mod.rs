@@ -1,5 +1,6 @@
 //! The commands: each parses nothing but its own options, calls one operation, and prints the answer.
 
+pub mod bench;
 pub mod check;
 pub mod commit;
 pub mod control;
@@ -78,6 +79,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Check(command) => return command.run(context),
         Command::Repair(command) => return command.run(context),
         Command::Scrub(command) => return command.run(context),
+        Command::Bench(command) => command.run(context),
         Command::Serve(command) => command.run(context),
         Command::Demo(command) => command.run(context),
         Command::Completions(command) => command.run(context),

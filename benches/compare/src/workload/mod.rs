@@ -2,6 +2,7 @@
 //! docs/benchmarks.md says what may stand in them.
 
 mod format;
+mod shipped;
 mod template;
 
 use std::collections::BTreeMap;

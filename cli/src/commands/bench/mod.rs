@@ -1,0 +1,329 @@
+//! `bench`: the comparison of drivers, and reports of it.
+
+mod image;
+mod subject;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Subcommand};
+use thinstore_compare::environment::Environment;
+use thinstore_compare::plan::{Available, Plan, Selection};
+use thinstore_compare::report::{ReportOptions, write_comparison, write_report};
+use thinstore_compare::results::{DriverInfo, Outcome, Results, ResultsFile, Run, SCHEMA_VERSION};
+use thinstore_compare::run::{Ending, MachineMeter, Runner, Subject};
+use thinstore_compare::workload::Workload;
+use thinstore_storage::{Error, ErrorKind};
+use thinstore_store::{DriverName, obstacle};
+
+use self::subject::StoreSubject;
+use self::watch::Bar;
+use super::mount::require_root;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+
+/// What a run writes its results to, in its folder.
+const RESULTS: &str = "results.jsonl";
+
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Bench {
+    #[command(subcommand)]
+    report: Option<BenchCommand>,
+    /// The short set: a whole table in a few minutes
+    #[arg(long)]
+    quick: bool,
+    /// Only these drivers
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    drivers: Vec<String>,
+    /// Only these workloads
+    #[arg(long, value_name = "W", value_delimiter = ',')]
+    only: Vec<String>,
+    /// How often each is measured [default: 5, of the short set 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeats: Option<u32>,
+    /// Of the order of the trials [default: another one each time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Workloads of your own too: a folder of .toml files
+    #[arg(long, value_name = "DIR")]
+    workloads: Option<PathBuf>,
+    /// Where results and report go; a run that was stopped goes on here
+    #[arg(long, value_name = "DIR", required = true)]
+    output: Option<PathBuf>,
+    /// Where the drivers' stores are, until the end: on the file system and disk that are to be measured
+    /// [default: in the output]
+    #[arg(long, value_name = "DIR")]
+    stores: Option<PathBuf>,
+    #[command(flatten)]
+    how: ReportArguments,
+}
+
+#[derive(Subcommand, Debug)]
+enum BenchCommand {
+    /// Make a report of results, or compare two
+    Report(Report),
+}
+
+#[derive(Args, Debug)]
+struct Report {
+    /// Results of a run
+    results: PathBuf,
+    /// Those of another run, of another commit or machine
+    other: Option<PathBuf>,
+    /// Where the report goes
+    #[arg(long, value_name = "DIR", required = true)]
+    output: PathBuf,
+    #[command(flatten)]
+    how: ReportArguments,
+}
+
+#[derive(Args, Debug)]
+struct ReportArguments {
+    /// The driver that the others are compared with [default: overlay2]
+    #[arg(long, value_name = "DRIVER")]
+    reference: Option<String>,
+}
+
+impl ReportArguments {
+    fn options(&self) -> ReportOptions {
+        ReportOptions { reference: self.reference.clone(), ..ReportOptions::default() }
+    }
+}
+
+fn told(error: thinstore_compare::Error) -> Failure {
+    let kind = match &error {
+        thinstore_compare::Error::Invalid(_) => ErrorKind::Usage,
+        thinstore_compare::Error::SchemaVersion { .. } => ErrorKind::Incompatible,
+        _ if error.is_full_disk() => ErrorKind::Full,
+        _ => ErrorKind::Io,
+    };
+    Failure::Engine(Error::new(kind, error.to_string()))
+}
+
+impl Bench {
+    pub fn run(self, context: &Context) -> Result<(), Failure> {
+        if let Some(BenchCommand::Report(report)) = self.report {
+            return report.run(context);
+        }
+        let Some(output) = &self.output else {
+            return Err(Failure::usage("say where the results go with --output DIR"));
+        };
+        require_root("comparing drivers")?;
+        let interrupt = Interrupt::watch();
+        make_folder(output)?;
+        let stores = self.stores.clone().unwrap_or_else(|| output.join("stores"));
+        make_folder(&stores)?;
+        let stores = stores
+            .canonicalize()
+            .map_err(|error| Error::io(format!("cannot find {}", stores.display()), error))?;
+        let workloads = self.all_workloads()?;
+        let (mut file, plan) = self.plan(&workloads, output, &stores)?;
+        for skipped in &plan.skipped {
+            let what = skipped.driver.as_deref().or(skipped.workload.as_deref());
+            eprintln!("thinstore: left out: {}: {}", what.unwrap_or_default(), skipped.reason);
+        }
+        let ending = run_plan(context, &workloads, &plan, &mut file, &stores, &interrupt);
+        drop(file);
+        drop(std::fs::remove_dir_all(stores.join("archives")));
+        // the user's own folder stays; an empty one of ours goes
+        drop(std::fs::remove_dir(&stores));
+        let results = Results::read(&output.join(RESULTS)).map_err(told)?;
+        if !results.completed().is_empty() {
+            report(context, &results, output, &self.how)?;
+        }
+        match ending? {
+            Ending::Finished => Ok(()),
+            Ending::Stopped => Err(Failure::Engine(Error::new(
+                ErrorKind::Io,
+                format!(
+                    "the comparison was stopped; the same command goes on with it in {}",
+                    output.display()
+                ),
+            ))),
+        }
+    }
+
+    fn all_workloads(&self) -> Result<Vec<Workload>, Failure> {
+        let mut workloads = Workload::shipped().map_err(told)?;
+        if let Some(folder) = &self.workloads {
+            let more = Workload::read_folder(folder).map_err(told)?;
+            workloads.retain(|one| more.iter().all(|other| other.name != one.name));
+            workloads.extend(more);
+        }
+        Ok(workloads)
+    }
+
+    /// The file of results, new or that of a run that was stopped, and what is still to be done.
+    fn plan(
+        &self,
+        workloads: &[Workload],
+        output: &Path,
+        stores: &Path,
+    ) -> Result<(ResultsFile, Plan), Failure> {
+        let selection = Selection {
+            only: self.only.clone(),
+            drivers: self.drivers.clone(),
+            repeats: self.repeats,
+            quick: self.quick,
+        };
+        let mut drivers = Vec::new();
+        for name in DriverName::all() {
+            let lacks = obstacle(name, stores)?;
+            drivers.push(Available { name: name.to_string(), lacks });
+        }
+        let plan = |seed| Plan::new(workloads, &drivers, &selection, seed, lacks).map_err(told);
+        let path = output.join(RESULTS);
+        if path.exists() {
+            let (file, results) = ResultsFile::resume(&path).map_err(told)?;
+            if results.run.options != selection.options() {
+                return Err(Failure::usage(format!(
+                    "{} has results of a run with other options; choose another --output, or the same options",
+                    path.display()
+                )));
+            }
+            let plan = plan(results.run.seed)?.without(&results.completed());
+            return Ok((file, plan));
+        }
+        let seed = self.seed.unwrap_or_else(|| thinstore_store::time::now_unix_ns().unsigned_abs());
+        let plan = plan(seed)?;
+        let environment = Environment::collect(stores);
+        let info = |name: DriverName| DriverInfo {
+            name: name.to_string(),
+            description: format!("{}; {}", name.how(), name.limits()),
+        };
+        let run = Run {
+            schema_version: SCHEMA_VERSION,
+            run_id: format!("{seed:016x}"),
+            started: environment.date.clone(),
+            seed,
+            options: selection.options(),
+            workloads: workloads.iter().map(Workload::info).collect(),
+            drivers: DriverName::all().map(info).collect(),
+            environment,
+        };
+        let mut file = ResultsFile::create(&path, &run).map_err(told)?;
+        for skipped in &plan.skipped {
+            file.append(Outcome::Skipped(skipped.clone())).map_err(told)?;
+        }
+        Ok((file, plan))
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(path)
+        .map_err(|error| Error::io(format!("cannot make the folder {}", path.display()), error))?;
+    Ok(())
+}
+
+/// Is a program missing?
+fn lacks(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    !folders.into_iter().any(|folder| folder.join(program).is_file())
+}
+
+fn run_plan(
+    context: &Context,
+    workloads: &[Workload],
+    plan: &Plan,
+    file: &mut ResultsFile,
+    stores: &Path,
+    interrupt: &Interrupt,
+) -> Result<Ending, Failure> {
+    let meter = MachineMeter::new(stores).map_err(told)?;
+    let mut subjects: Vec<StoreSubject> = Vec::new();
+    let is_used =
+        |name: DriverName| plan.trials.iter().any(|planned| planned.trial.driver == name.as_str());
+    let mut made = Ok(());
+    for name in DriverName::all().filter(|name| is_used(*name)) {
+        match StoreSubject::make(name, stores) {
+            Ok(subject) => subjects.push(subject),
+            Err(error) => {
+                made = Err(error.context(format!("the driver {name}")));
+                break;
+            }
+        }
+    }
+    let mut bar = Bar::new(context.output.shows_progress());
+    let ending = made.map_err(Failure::from).and_then(|()| {
+        let dynamic: Vec<&dyn Subject> = subjects
+            .iter()
+            .map(|subject| {
+                let subject: &dyn Subject = subject;
+                subject
+            })
+            .collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let runner = Runner { workloads, subjects: &dynamic, meter: &meter, stop: &stop };
+        with_signals(interrupt, &stop, || runner.run(plan, file, &mut bar).map_err(told))
+    });
+    bar.clear();
+    for subject in subjects {
+        subject.remove();
+    }
+    ending
+}
+
+/// Sets `stop` when there is a signal.
+fn with_signals<T>(interrupt: &Interrupt, stop: &AtomicBool, work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if interrupt.is_set() {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+fn report(
+    context: &Context,
+    results: &Results,
+    output: &Path,
+    how: &ReportArguments,
+) -> Result<(), Failure> {
+    let report = write_report(results, output, &how.options()).map_err(told)?;
+    print(context, &report)
+}
+
+fn print(context: &Context, report: &thinstore_compare::report::Report) -> Result<(), Failure> {
+    let value = serde_json::json!({
+        "page": report.page.display().to_string(),
+        "plots": report.plots,
+    });
+    context.output.outcome(&value, || {
+        format!("{}\nThe page: {}\n", report.table.trim_end(), report.page.display())
+    })
+}
+
+impl Report {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let first = Results::read(&self.results).map_err(told)?;
+        make_folder(&self.output)?;
+        match &self.other {
+            None => report(context, &first, &self.output, &self.how),
+            Some(other) => {
+                let second = Results::read(other).map_err(told)?;
+                let (name, other) =
+                    (self.results.display().to_string(), other.display().to_string());
+                let report = write_comparison(
+                    (&name, &first),
+                    (&other, &second),
+                    &self.output,
+                    &self.how.options(),
+                );
+                print(context, &report.map_err(told)?)
+            }
+        }
+    }
+}
