@@ -1,7 +1,7 @@
 //! `drivers`
 
 use serde::Serialize;
-use thinstore_store::{DriverName, obstacle};
+use thinstore_store::{AUFS, AUFS_IS_GONE, DriverName, obstacle};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -10,7 +10,7 @@ use crate::table::table;
 /// A driver, as it is listed.
 #[derive(Serialize)]
 struct Listed {
-    name: DriverName,
+    name: &'static str,
     /// Does it work here?
     works: bool,
     /// Why it does not.
@@ -28,10 +28,17 @@ pub fn run(context: &Context) -> Result<(), Failure> {
             obstacle,
             how: name.how(),
             limits: name.limits(),
-            name,
+            name: name.as_str(),
         });
     }
-    context.output.list(&listed, |one| one.name.as_str(), text)
+    listed.push(Listed {
+        name: AUFS,
+        works: false,
+        obstacle: Some(AUFS_IS_GONE.to_owned()),
+        how: "folders laid over each other, before overlay2",
+        limits: "",
+    });
+    context.output.list(&listed, |one| one.name, text)
 }
 
 fn text(listed: &[Listed]) -> String {
@@ -39,7 +46,7 @@ fn text(listed: &[Listed]) -> String {
         ["DRIVER", "HERE", "HOW"],
         listed.iter().map(|one| {
             let here = if one.works { "works" } else { "no" };
-            [one.name.as_str().to_owned(), here.to_owned(), one.how.to_owned()]
+            [one.name.to_owned(), here.to_owned(), one.how.to_owned()]
         }),
     );
     let missing: Vec<&Listed> = listed.iter().filter(|one| !one.works).collect();
@@ -51,7 +58,7 @@ fn text(listed: &[Listed]) -> String {
         }
     }
     text.push_str("\nLimits:\n");
-    for one in listed {
+    for one in listed.iter().filter(|one| !one.limits.is_empty()) {
         text.push_str(&format!("  {}: {}\n", one.name, one.limits));
     }
     text

@@ -24,7 +24,7 @@ mod vfs;
 
 pub use directory::folder_bytes;
 pub use driver::{Commit, LayerDriver, LayerId, Place, Stack, Unchanged};
-pub use name::DriverName;
+pub use name::{AUFS, AUFS_IS_GONE, DriverName};
 
 use std::path::Path;
 

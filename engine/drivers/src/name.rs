@@ -78,6 +78,12 @@ const TABLE: [Row; 6] = [
     },
 ];
 
+/// What people may still ask for.
+pub const AUFS: &str = "aufs";
+/// Why there is none.
+pub const AUFS_IS_GONE: &str =
+    "aufs was never part of Linux, and Docker has given it up; overlay2 takes its place";
+
 impl DriverName {
     /// All of them, ours first.
     pub fn all() -> impl Iterator<Item = DriverName> {
@@ -115,11 +121,8 @@ impl FromStr for DriverName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<DriverName, Error> {
-        if text == "aufs" {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "aufs was never part of Linux, and Docker has given it up; overlay2 takes its place",
-            ));
+        if text == AUFS {
+            return Err(Error::new(ErrorKind::Usage, AUFS_IS_GONE));
         }
         DriverName::all().find(|name| name.as_str() == text).ok_or_else(|| {
             let names: Vec<&str> = DriverName::all().map(DriverName::as_str).collect();

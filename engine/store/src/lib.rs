@@ -61,7 +61,7 @@ pub use repair::{RepairTarget, repair, survey};
 pub use shelf::Shelf;
 pub use store::{DEVICE_SIZE_LIMIT_BYTES, InitOptions, OpenMode, POOL_SIZE_LIMIT_BYTES, Store};
 
-pub use thinstore_drivers::{DriverName, obstacle};
+pub use thinstore_drivers::{AUFS, AUFS_IS_GONE, DriverName, obstacle};
 pub use thinstore_pool::OnFull;
 use thinstore_storage::{Error, ErrorKind};
 

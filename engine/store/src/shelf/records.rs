@@ -143,7 +143,8 @@ impl Records {
         }
         // it has another name now, which is not to be removed
         drop(file.into_temp_path().keep());
-        sync_directory(&folder)?;
+        // nobody may rely on a name that power can take away
+        sync_directory(&folder).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
         Ok(true)
     }
 
