@@ -29,7 +29,8 @@ pub struct Mount {
 /// What is mounted over a container.
 #[derive(Args, Debug)]
 pub struct MountOptions {
-    /// Show a volume, or a folder of the host, at a path of the container; options: ro, rw, nocopy (volumes), [r]private, [r]shared, [r]slave (folders)
+    /// Show a volume, or a folder of the host, at a path of the container; options: ro, rw, nocopy (volumes), private, shared, slave and their
+    /// recursive forms rprivate, rshared, rslave (folders)
     #[arg(short = 'v', long = "volume", value_name = "VOLUME|HOSTDIR:PATH[:OPTIONS]")]
     volumes: Vec<String>,
     /// Put a file system in memory at a path of the container
