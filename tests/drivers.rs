@@ -9,11 +9,10 @@
 use std::fs;
 use std::path::Path;
 
+use thinstore_tests::command::run_tool;
+use thinstore_tests::drivers::chosen_drivers;
 use thinstore_tests::layout::rich_image;
 use thinstore_tests::{Identity, Layout, TempStore, Tree};
-
-/// All that work on this kind of host.
-const DRIVERS: [&str; 5] = ["overlay2", "fuse-overlayfs", "btrfs", "reflink", "vfs"];
 
 /// Runs a command of a driver.
 #[track_caller]
@@ -33,7 +32,7 @@ fn tree_of(store: &TempStore, driver: &str, container: &str) -> Tree {
 }
 
 #[test]
-#[ignore = "needs root: mounts what every driver has; needs fuse-overlayfs, btrfs-progs and xfsprogs"]
+#[ignore = "needs root: mounts what every driver has; needs the programs of all drivers"]
 fn an_image_is_the_same_tree_on_every_driver_and_a_container_lives_the_same_life() {
     let store = TempStore::with_size(Identity::Current, "4G");
     let source = store.path("source");
@@ -69,8 +68,8 @@ fn an_image_is_the_same_tree_on_every_driver_and_a_container_lives_the_same_life
     for path in ["C /bin/ping", "A /etc/added", "D /etc/kept", "D /etc/emptied"] {
         assert!(changes.lines().any(|line| line == path), "{path} is not in {changes}");
     }
-    for driver in DRIVERS {
-        let (same, same_changes, same_changed) = life(driver);
+    for driver in chosen_drivers() {
+        let (same, same_changes, same_changed) = life(&driver);
         assert_eq!(fresh.differences(&same), Vec::<String>::new(), "{driver}");
         assert_eq!(changes, same_changes, "{driver}");
         // what was written in two containers was written at two times
@@ -108,6 +107,40 @@ fn what_a_driver_cannot_do_is_said_with_the_one_that_can() {
             row["works"] == true || row["obstacle"].as_str().is_some_and(|why| !why.is_empty())
         );
         assert!(row["name"] == "aufs" || !row["limits"].as_str().unwrap().is_empty());
+    }
+    store.finish();
+}
+
+#[test]
+#[ignore = "needs root: mounts what every driver has; needs fio and the programs of all drivers"]
+fn what_is_written_at_many_places_at_once_is_read_back_on_every_driver() {
+    let store = TempStore::with_size(Identity::Current, "256M");
+    let source = store.path("source");
+    Layout::write(Path::new(&source), &rich_image());
+    for driver in chosen_drivers() {
+        ok(&store, &driver, &["import", &source, "--name", "image"]);
+        ok(&store, &driver, &["snapshot", "image", "web"]);
+        let point = store.new_folder(&format!("at-{driver}"));
+        ok(&store, &driver, &["mount", "web", &point]);
+        let folder = format!("--directory={point}");
+        let words = [
+            "--name=written",
+            &folder,
+            "--size=64M",
+            "--numjobs=2",
+            "--rw=randwrite",
+            "--bsrange=4k-512k",
+            "--blockalign=4k",
+            "--verify_state_save=0",
+            "--ioengine=libaio",
+            "--iodepth=32",
+            "--verify=crc32c",
+            "--do_verify=1",
+        ];
+        run_tool("fio", &words).assert_success();
+        ok(&store, &driver, &["umount", "web"]);
+        ok(&store, &driver, &["rm", "web"]);
+        ok(&store, &driver, &["rmi", "image"]);
     }
     store.finish();
 }

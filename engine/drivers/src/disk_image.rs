@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use thinstore_export::{Ext4Options, MountFlags, loop_device, mount_ext4};
+use thinstore_export::{Ext4Options, LoopDevice, MountFlags, loop_device, mount_ext4};
 use thinstore_filesystem::template::{TemplateIdentity, make_ext4};
 use thinstore_storage::{BlockDevice, Error, Result};
 
@@ -72,13 +72,22 @@ pub(crate) fn make_fresh(path: &Path) -> Result<()> {
 /// Mounts the ext4 in a file. The loop device goes with the mount.
 pub(crate) fn mount(image: &Path, directory: &Path, read_only: bool, mark: &str) -> Result<()> {
     // a journal that has to be replayed is, also for who only reads: the device takes writes
-    let device = loop_device::attach(image, false, mark)?;
+    mount_loop(loop_device::attach(image, false, mark)?, directory, read_only)
+}
+
+/// Mounts the ext4 in a loop device, which goes with the mount.
+pub(crate) fn mount_loop(device: LoopDevice, directory: &Path, read_only: bool) -> Result<()> {
+    let mounted = mount_device(&device.path(), directory, read_only);
+    let released = device.clear_on_last_close();
+    mounted.and(released)
+}
+
+/// Mounts the ext4 in a device.
+pub(crate) fn mount_device(device: &Path, directory: &Path, read_only: bool) -> Result<()> {
     let options = Ext4Options {
         flags: MountFlags { read_only, ..MountFlags::default() },
         without_journal_replay: false,
         discard: !read_only,
     };
-    let mounted = mount_ext4(&device.path(), directory, &options);
-    let released = device.clear_on_last_close();
-    mounted.and(released)
+    mount_ext4(device, directory, &options)
 }

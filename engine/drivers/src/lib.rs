@@ -15,10 +15,12 @@ mod disk_image;
 mod driver;
 mod fuse_overlayfs;
 mod ioctl;
+mod lock;
 mod name;
 mod overlay;
 mod overlay2;
 mod program;
+mod qcow2;
 mod reflink;
 mod vfs;
 
@@ -52,6 +54,7 @@ pub fn open(name: DriverName, root: &Path) -> Result<Box<dyn LayerDriver>> {
         DriverName::FuseOverlayfs => Box::new(fuse_overlayfs::FuseOverlayfs::open(root)?),
         DriverName::Btrfs => Box::new(btrfs::Btrfs::open(root)?),
         DriverName::Reflink => Box::new(reflink::Reflink::open(root)?),
+        DriverName::Qcow2 => Box::new(qcow2::Qcow2::open(root)?),
         DriverName::Vfs => Box::new(vfs::Vfs::open(root)?),
     })
 }
@@ -67,6 +70,7 @@ pub fn obstacle(name: DriverName, root: &Path) -> Result<Option<String>> {
         DriverName::FuseOverlayfs => Ok(fuse_overlayfs::obstacle()),
         DriverName::Btrfs => btrfs::obstacle(root),
         DriverName::Reflink => reflink::obstacle(root),
+        DriverName::Qcow2 => Ok(qcow2::obstacle()),
         DriverName::Vfs => Ok(None),
     }
 }

@@ -23,6 +23,8 @@ pub enum DriverName {
     Btrfs,
     /// Disk images that share their blocks by FICLONE.
     Reflink,
+    /// Disk images of QEMU's, each with what differs from the one below.
+    Qcow2,
     /// A full copy for each layer.
     Vfs,
 }
@@ -35,7 +37,7 @@ struct Row {
     limits: &'static str,
 }
 
-const TABLE: [Row; 6] = [
+const TABLE: [Row; 7] = [
     Row {
         name: DriverName::Thin,
         text: "thin",
@@ -68,6 +70,15 @@ const TABLE: [Row; 6] = [
         how: "a disk image for each layer, cloned by FICLONE",
         limits: "needs xfs or btrfs: an xfs in a file of the store, if the store lies on something else; \
                  containers have sizes",
+    },
+    Row {
+        name: DriverName::Qcow2,
+        text: "qcow2",
+        how: "a qcow2 file for each layer, shown by a process of qemu-storage-daemon and a loop device",
+        limits: "qemu-storage-daemon (7.2 and 10.0.2 were tried) corrupts data when writes come together \
+                 through FUSE: they are sent to it one at a time, which is slow, and nothing else may write \
+                 to what it shows; it dies with the container's data in flight when memory is short; \
+                 each commit makes the container's chain of files longer; containers have sizes",
     },
     Row {
         name: DriverName::Vfs,

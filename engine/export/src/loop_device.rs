@@ -330,10 +330,25 @@ fn backing_file(bytes: &[u8]) -> (PathBuf, bool) {
 /// # Errors
 /// When the file cannot be opened, or the kernel has no free loop device or refuses the file.
 pub fn attach(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopDevice> {
-    isolated(|| attach_here(backing_file, read_only, mark))
+    let information = configuration(read_only, true, mark);
+    isolated(|| attach_here(backing_file, read_only, information))
 }
 
-fn attach_here(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopDevice> {
+/// The same without direct I/O. The kernel then has one write under way at a time: each is a call of write(2), and
+/// those to one file follow each other. That is for files of servers which confuse writes that come together.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_one_by_one(backing_file: &Path, mark: &str) -> Result<LoopDevice> {
+    let information = configuration(false, false, mark);
+    isolated(|| attach_here(backing_file, false, information))
+}
+
+fn attach_here(
+    backing_file: &Path,
+    read_only: bool,
+    information: LoopInformation,
+) -> Result<LoopDevice> {
     let mut options = File::options();
     let file =
         options.read(true).write(!read_only).open(backing_file).map_err(|error| {
@@ -345,7 +360,6 @@ fn attach_here(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopD
         .write(true)
         .open("/dev/loop-control")
         .map_err(|error| node_error("/dev/loop-control", error))?;
-    let information = configuration(read_only, mark);
     for attempt in 0..ATTACH_ATTEMPTS {
         let number = ioctl::loop_get_free(control.as_fd()).map_err(|errno| {
             system_error("asking /dev/loop-control for a free loop device failed", errno)
@@ -374,10 +388,12 @@ fn attach_here(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopD
     ))
 }
 
-/// How every loop device is configured: direct I/O, and the mark in place of a file name.
-fn configuration(read_only: bool, mark: &str) -> LoopInformation {
+/// How every loop device is configured: the mark stands in place of a file name.
+fn configuration(read_only: bool, direct_io: bool, mark: &str) -> LoopInformation {
     let mut information = LoopInformation::zeroed();
-    information.flags = ioctl::LO_FLAGS_DIRECT_IO;
+    if direct_io {
+        information.flags |= ioctl::LO_FLAGS_DIRECT_IO;
+    }
     if read_only {
         information.flags |= ioctl::LO_FLAGS_READ_ONLY;
     }
