@@ -13,6 +13,7 @@
 
 pub mod attack;
 pub mod command;
+pub mod conformance;
 pub mod drivers;
 pub mod host;
 pub mod images;

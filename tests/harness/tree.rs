@@ -138,6 +138,22 @@ impl Tree {
         self
     }
 
+    /// The same tree without one entry; what lies below it stays.
+    #[must_use]
+    pub fn without_entry(mut self, path: &str) -> Tree {
+        self.entries.remove(path.as_bytes());
+        self
+    }
+
+    /// The same tree with every time replaced, for what was done in two places.
+    #[must_use]
+    pub fn without_times(mut self) -> Tree {
+        for entry in self.entries.values_mut() {
+            entry.modified = (0, 0);
+        }
+        self
+    }
+
     /// The same tree with every owner replaced, for a host that could not set them.
     #[must_use]
     pub fn owned_by(mut self, uid: u32, gid: u32) -> Tree {

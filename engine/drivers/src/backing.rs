@@ -4,6 +4,7 @@
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::mount::MsFlags;
 use thinstore_export::loop_device;
@@ -16,6 +17,10 @@ use crate::program::Program;
 
 /// How large the file system in the file is. The file is sparse, and has what is removed discarded.
 const SIZE_BYTES: u64 = 1 << 40;
+
+/// How often, and after which pause, something that is about to end is waited for.
+const ENDING_ATTEMPTS: u32 = 25;
+const ENDING_PAUSE: Duration = Duration::from_millis(10);
 
 /// The mark of its loop device.
 const MARK: &str = "thinstore-backing";
@@ -87,27 +92,52 @@ impl Drop for Backing {
         }
         let Ok(metadata) = std::fs::metadata(&self.folder) else { return };
         let device = DeviceNumber::from_raw(metadata.dev());
-        let shown_elsewhere = match mounted_at(&self.folder) {
-            // of a btrfs each subvolume has a device number of its own
-            Ok(Some(entry)) => mounts_of(entry.device).map_or(true, |mounts| mounts.len() > 1),
-            _ => true,
-        };
-        let loops = self.loops_in_use();
-        if shown_elsewhere || loops {
-            tracing::debug!("the file system {device} is in use");
-            return;
-        }
-        if let Err(error) = unmount(&self.folder, Unmount::Normal) {
-            tracing::debug!("{error}");
+        for _ in 0..ENDING_ATTEMPTS {
+            let shown_elsewhere = match mounted_at(&self.folder) {
+                // of a btrfs each subvolume has a device number of its own
+                Ok(Some(entry)) => mounts_of(entry.device).map_or(true, |mounts| mounts.len() > 1),
+                _ => true,
+            };
+            let use_of_loops = if shown_elsewhere { UseOfLoops::Used } else { self.use_of_loops() };
+            match use_of_loops {
+                UseOfLoops::Used => {
+                    tracing::debug!("the file system {device} is in use");
+                    return;
+                }
+                UseOfLoops::Ending => {}
+                UseOfLoops::None => match unmount(&self.folder, Unmount::Normal) {
+                    Ok(()) => return,
+                    Err(error) => tracing::debug!("{error}"),
+                },
+            }
+            std::thread::sleep(ENDING_PAUSE);
         }
     }
 }
 
+/// Loop devices that are bound to files in a backing.
+enum UseOfLoops {
+    None,
+    /// They are not mounted any more: the kernel unbinds them a moment after.
+    Ending,
+    Used,
+}
+
 impl Backing {
-    /// Is a loop device bound to a file in it?
-    fn loops_in_use(&self) -> bool {
-        let Ok(bound) = loop_device::bound_loops() else { return true };
-        bound.iter().any(|bound| bound.backing_file.starts_with(&self.folder))
+    fn use_of_loops(&self) -> UseOfLoops {
+        let Ok(bound) = loop_device::bound_loops() else { return UseOfLoops::Used };
+        let mut inside =
+            bound.iter().filter(|bound| bound.backing_file.starts_with(&self.folder)).peekable();
+        if inside.peek().is_none() {
+            return UseOfLoops::None;
+        }
+        let is_mounted = |bound: &loop_device::BoundLoop| {
+            mounts_of(bound.device.device_number()).map_or(true, |mounts| !mounts.is_empty())
+        };
+        match inside.any(is_mounted) {
+            true => UseOfLoops::Used,
+            false => UseOfLoops::Ending,
+        }
     }
 }
 
@@ -117,20 +147,28 @@ fn make_image(image: &Path, kind: Kind) -> Result<()> {
         return Ok(());
     }
     let folder = image.parent().unwrap_or(Path::new("/"));
-    let file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder);
-    let file = file.map_err(failed("make a file in", folder))?;
-    file.as_file().set_len(SIZE_BYTES).map_err(failed("make", image))?;
-    let mut arguments: Vec<&std::ffi::OsStr> = kind.arguments.iter().map(AsRef::as_ref).collect();
-    arguments.push(file.path().as_os_str());
-    kind.make.run(&arguments)?;
-    file.as_file().sync_all().map_err(failed("write", image))?;
-    file.persist(image).map_err(|error| failed("make", image)(error.error))?;
+    // of one name, so that what a killed process has left is found: the users' lock is held
+    let unfinished = image.with_extension("new");
+    let file = File::create(&unfinished).map_err(failed("make", &unfinished))?;
+    let made = (|| {
+        file.set_len(0).and_then(|()| file.set_len(SIZE_BYTES)).map_err(failed("make", image))?;
+        let mut arguments: Vec<&std::ffi::OsStr> =
+            kind.arguments.iter().map(AsRef::as_ref).collect();
+        arguments.push(unfinished.as_os_str());
+        kind.make.run(&arguments)?;
+        file.sync_all().map_err(failed("write", image))?;
+        std::fs::rename(&unfinished, image).map_err(failed("make", image))
+    })();
+    if let Err(error) = made {
+        drop(std::fs::remove_file(&unfinished));
+        return Err(error);
+    }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))
 }
 
 /// The loop device goes with the mount.
 fn mount_image(image: &Path, folder: &Path, kind: Kind) -> Result<()> {
-    let device = loop_device::attach(image, false, MARK)?;
+    let device = loop_device::attach_while_open(image, MARK)?;
     let none = None::<&str>;
     let mounted = nix::mount::mount(
         Some(&device.path()),
@@ -141,10 +179,8 @@ fn mount_image(image: &Path, folder: &Path, kind: Kind) -> Result<()> {
     );
     let mounted =
         mounted.and_then(|()| nix::mount::mount(none, folder, none, MsFlags::MS_PRIVATE, none));
-    let released = device.clear_on_last_close();
     mounted.map_err(|errno| {
         let what = format!("mounting the {} in {} failed", kind.name, image.display());
         Error::io(what, errno.into())
-    })?;
-    released
+    })
 }

@@ -113,7 +113,8 @@ impl LayerDriver for Btrfs {
     }
 
     fn commit(&self, from: &Stack, _mounted: Option<&Path>, to: &LayerId) -> Result<Commit> {
-        // a snapshot is of one moment, with all that was written before it
+        // It has all that was written before. What is written while it is made may be in it or not, file by
+        // file: data is flushed first, and a frozen btrfs makes no snapshots.
         self.snapshot(&from.id, to, ioctl::READ_ONLY)?;
         directory::sync(self.backing.folder())?;
         Ok(Commit::default())

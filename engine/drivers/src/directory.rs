@@ -42,6 +42,16 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes a file. Nothing there is no error.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(failed("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The layers that have a folder (or, with an ending, a file) in `folder`.
 pub(crate) fn ids_in(folder: &Path, ending: &str) -> Result<Vec<LayerId>> {
     let mut ids = Vec::new();

@@ -1,10 +1,13 @@
 //! Disk images in files: a fresh ext4 in one, and one as a mounted file system.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use thinstore_export::{Ext4Options, LoopDevice, MountFlags, loop_device, mount_ext4};
+use rustix::fs::CWD;
+use thinstore_export::loop_device::HeldLoop;
+use thinstore_export::{Ext4Options, MountFlags, loop_device, mount_ext4};
 use thinstore_filesystem::template::{TemplateIdentity, make_ext4};
 use thinstore_storage::{BlockDevice, Error, Result};
 
@@ -60,26 +63,34 @@ pub(crate) fn make_fresh(path: &Path) -> Result<()> {
         return Ok(());
     }
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder);
-    let file = file.map_err(failed("make a file in", folder))?;
-    file.as_file().set_len(SIZE_BYTES).map_err(failed("make", path))?;
-    let copy = file.as_file().try_clone().map_err(failed("make", path))?;
+    // without a name it goes with the process, however that ends
+    let file = tempfile::tempfile_in(folder).map_err(failed("make a file in", folder))?;
+    file.set_len(SIZE_BYTES).map_err(failed("make", path))?;
+    let copy = file.try_clone().map_err(failed("make", path))?;
     make_ext4(&ImageFile { file: copy }, &IDENTITY)?;
-    file.persist(path).map_err(|error| failed("make", path)(error.error))?;
+    let follow = rustix::fs::AtFlags::SYMLINK_FOLLOW;
+    match rustix::fs::linkat(CWD, path_of(&file), CWD, path, follow) {
+        // somebody else's is the same
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(errno) => return Err(failed("make", path)(errno.into())),
+    }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))
+}
+
+/// The path of an open file, which may have no other; for this process alone.
+pub(crate) fn path_of(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Mounts the ext4 in a file. The loop device goes with the mount.
 pub(crate) fn mount(image: &Path, directory: &Path, read_only: bool, mark: &str) -> Result<()> {
     // a journal that has to be replayed is, also for who only reads: the device takes writes
-    mount_loop(loop_device::attach(image, false, mark)?, directory, read_only)
+    mount_loop(&loop_device::attach_while_open(image, mark)?, directory, read_only)
 }
 
 /// Mounts the ext4 in a loop device, which goes with the mount.
-pub(crate) fn mount_loop(device: LoopDevice, directory: &Path, read_only: bool) -> Result<()> {
-    let mounted = mount_device(&device.path(), directory, read_only);
-    let released = device.clear_on_last_close();
-    mounted.and(released)
+pub(crate) fn mount_loop(device: &HeldLoop, directory: &Path, read_only: bool) -> Result<()> {
+    mount_device(&device.path(), directory, read_only)
 }
 
 /// Mounts the ext4 in a device.

@@ -5,7 +5,7 @@
 //! containers are, what they are called, and that all of it survives a crash together is the business
 //! of the floor above. One driver, one file or folder; [`DriverName`] is the table of them.
 
-// `ioctl` alone lifts this.
+// `ioctl` and one function of `program` lift this.
 #![deny(unsafe_code)]
 
 mod backing;
@@ -22,6 +22,7 @@ mod overlay2;
 mod program;
 mod qcow2;
 mod reflink;
+mod still;
 mod vfs;
 
 pub use directory::folder_bytes;

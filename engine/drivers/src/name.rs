@@ -56,13 +56,15 @@ const TABLE: [Row; 7] = [
         text: "fuse-overlayfs",
         how: "folders laid over each other by a FUSE server",
         limits: "as overlay2; every access goes through a process; no new names of more than 251 bytes; folders \
-                 above a change get its time",
+                 above a change get its time; the first change of a file loses setuid and makes a pipe a file; \
+                 attributes of links go to what they lead to",
     },
     Row {
         name: DriverName::Btrfs,
         text: "btrfs",
         how: "a subvolume for each layer, snapshots of them",
-        limits: "needs a btrfs: one in a file of the store, if the store lies on something else",
+        limits: "needs a btrfs: one in a file of the store, if the store lies on something else; commit of a \
+                 mounted container holds no writer still",
     },
     Row {
         name: DriverName::Reflink,

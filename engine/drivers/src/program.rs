@@ -1,9 +1,11 @@
 //! Other programs that drivers need.
 
 use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 use thinstore_storage::{Error, ErrorKind, Result};
 
 /// A program, and the package of Debian's that has it.
@@ -11,6 +13,24 @@ use thinstore_storage::{Error, ErrorKind, Result};
 pub(crate) struct Program {
     pub(crate) name: &'static str,
     pub(crate) package: &'static str,
+}
+
+/// Has the kernel kill a program that is still at work when this process is killed: it would come to its end, a
+/// mount for instance, after the next command has looked for what was left. What a program leaves in the
+/// background does not take it over (prctl(2)).
+#[allow(unsafe_code)]
+fn die_with_this_process(command: &mut Command) {
+    let parent = getpid();
+    let prepare = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        match getppid() == Some(parent) {
+            true => Ok(()),
+            // it was killed before that was said
+            false => Err(rustix::io::Errno::SRCH.into()),
+        }
+    };
+    // SAFETY: between fork and exec it makes system calls only, and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
 }
 
 impl Program {
@@ -43,6 +63,7 @@ impl Program {
         })?;
         let mut command = Command::new(path);
         command.stdin(Stdio::null());
+        die_with_this_process(&mut command);
         Ok(command)
     }
 

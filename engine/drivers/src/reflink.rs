@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use thinstore_export::{freeze, loop_device};
+use thinstore_export::loop_device;
 use thinstore_storage::{Error, Result};
 
 use crate::backing::{Backing, Kind};
@@ -15,6 +14,7 @@ use crate::disk_image;
 use crate::driver::{Commit, LayerDriver, LayerId, Place, Stack, Unchanged};
 use crate::name::DriverName;
 use crate::program::Program;
+use crate::still;
 
 const KIND: Kind = Kind {
     name: "xfs",
@@ -51,6 +51,7 @@ impl Reflink {
         let backing = Backing::open(root, DriverName::Reflink, KIND)?;
         let images = backing.folder().join("images");
         directory::make_private(&images)?;
+        still::thaw_left(backing.folder())?;
         Ok(Reflink { backing, images })
     }
 
@@ -66,12 +67,15 @@ impl Reflink {
     }
 
     fn clone_image(&self, from: &Path, to: &Path) -> Result<()> {
-        let source = File::open(from).map_err(failed("open", from))?;
         let target = File::options().read(true).write(true).create_new(true).open(to);
-        let target = target.map_err(failed("make", to))?;
-        rustix::fs::ioctl_ficlone(&target, &source)
-            .map_err(|errno| Error::io(format!("cloning {} failed", from.display()), errno.into()))
+        clone_into(from, &target.map_err(failed("make", to))?)
     }
+}
+
+fn clone_into(from: &Path, target: &File) -> Result<()> {
+    let source = File::open(from).map_err(failed("open", from))?;
+    rustix::fs::ioctl_ficlone(target, &source)
+        .map_err(|errno| Error::io(format!("cloning {} failed", from.display()), errno.into()))
 }
 
 impl LayerDriver for Reflink {
@@ -94,13 +98,7 @@ impl LayerDriver for Reflink {
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {
-        let path = self.image(id);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(failed("remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
+        directory::remove_file(&self.image(id))
     }
 
     fn layers(&self) -> Result<Vec<LayerId>> {
@@ -113,15 +111,10 @@ impl LayerDriver for Reflink {
 
     /// A clone is looked at: it may have a journal that is to be replayed.
     fn view(&self, layer: &Stack, directory: &Path) -> Result<()> {
-        let copies = self.backing.folder().join("views");
-        directory::make_private(&copies)?;
-        let path = copies.join(LayerId::random()?.as_str());
-        let mounted = self
-            .clone_image(&self.image(&layer.id), &path)
-            .and_then(|()| disk_image::mount(&path, directory, true, MARK));
-        // it goes when it is unmounted
-        let removed = std::fs::remove_file(&path).map_err(failed("remove", &path));
-        mounted.and(removed)
+        // without a name it goes when it is unmounted, or with the process
+        let copy = tempfile::tempfile_in(&self.images).map_err(failed("copy to", &self.images))?;
+        clone_into(&self.image(&layer.id), &copy)?;
+        disk_image::mount(&disk_image::path_of(&copy), directory, true, MARK)
     }
 
     fn release(&self, _id: &LayerId) -> Result<()> {
@@ -129,19 +122,10 @@ impl LayerDriver for Reflink {
     }
 
     fn commit(&self, from: &Stack, mounted: Option<&Path>, to: &LayerId) -> Result<Commit> {
-        let frozen = mounted.map(freeze).transpose()?;
-        let started = Instant::now();
-        let cloned = self.clone_image(&self.image(&from.id), &self.image(to));
-        let frozen_us = match frozen {
-            Some(frozen) => {
-                frozen.thaw()?;
-                u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)
-            }
-            None => 0,
-        };
-        cloned?;
+        let clone = || self.clone_image(&self.image(&from.id), &self.image(to));
+        let commit = still::while_still(self.backing.folder(), mounted, clone)?;
         self.seal(&Stack { id: to.clone(), below: Vec::new() })?;
-        Ok(Commit { frozen_us })
+        Ok(commit)
     }
 
     fn unchanged(&self, old: &Stack, new: &Stack) -> Unchanged {

@@ -19,6 +19,8 @@ const LOOP_CTL_GET_FREE: libc::c_int = 0x4C82;
 
 /// The loop device refuses writes.
 pub(crate) const LO_FLAGS_READ_ONLY: u32 = 1;
+/// The loop device is unbound when its last opener closes it.
+pub(crate) const LO_FLAGS_AUTOCLEAR: u32 = 4;
 /// The loop device reads and writes its file past the page cache.
 pub(crate) const LO_FLAGS_DIRECT_IO: u32 = 16;
 

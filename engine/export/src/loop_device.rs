@@ -157,12 +157,14 @@ impl LoopDevice {
         }
     }
 
-    fn bind(self, file: &File, information: LoopInformation) -> std::result::Result<(), Errno> {
+    /// The device, open, so that it stays bound for now whatever its configuration says.
+    fn bind(self, file: &File, information: LoopInformation) -> std::result::Result<File, Errno> {
         // The kernel makes a device read-only that is opened so, whatever its configuration says.
         let device = self
             .open(File::options().read(true).write(true))
             .map_err(|error| error.raw_os_error().map_or(Errno::ENOENT, Errno::from_raw))?;
-        ioctl::loop_configure(device.as_fd(), file.as_fd(), BLOCK_SIZE_BYTES, information)
+        ioctl::loop_configure(device.as_fd(), file.as_fd(), BLOCK_SIZE_BYTES, information)?;
+        Ok(device)
     }
 
     /// Unbinds the device and waits until it is. A device that is not bound counts as cleared.
@@ -210,8 +212,7 @@ impl LoopDevice {
         Ok(LoopDetach::Deferred(holders_of(self.device_number(), &self.path())))
     }
 
-    /// Has the kernel unbind the device when its last opener closes it: what is mounted from it goes with
-    /// the mount.
+    /// Has the kernel unbind the device when its last opener closes it.
     ///
     /// # Errors
     /// When the device cannot be opened.
@@ -331,24 +332,47 @@ fn backing_file(bytes: &[u8]) -> (PathBuf, bool) {
 /// When the file cannot be opened, or the kernel has no free loop device or refuses the file.
 pub fn attach(backing_file: &Path, read_only: bool, mark: &str) -> Result<LoopDevice> {
     let information = configuration(read_only, true, mark);
-    isolated(|| attach_here(backing_file, read_only, information))
+    isolated(|| Ok(attach_here(backing_file, information)?.device))
+}
+
+/// A loop device that is unbound as soon as nobody has it open: when this is dropped, or when what was mounted
+/// from it meanwhile is unmounted. A process that is killed leaves none behind.
+pub struct HeldLoop {
+    device: LoopDevice,
+    _open: File,
+}
+
+impl HeldLoop {
+    /// `/dev/loopN`.
+    pub fn path(&self) -> PathBuf {
+        self.device.path()
+    }
+}
+
+/// As [`attach`], of a file that takes writes, for as long as somebody has the device open.
+///
+/// # Errors
+/// As those of [`attach`].
+pub fn attach_while_open(backing_file: &Path, mark: &str) -> Result<HeldLoop> {
+    attach_held(backing_file, configuration(false, true, mark))
 }
 
 /// The same without direct I/O. The kernel then has one write under way at a time: each is a call of write(2), and
 /// those to one file follow each other. That is for files of servers which confuse writes that come together.
 ///
 /// # Errors
-/// As [`attach`].
-pub fn attach_one_by_one(backing_file: &Path, mark: &str) -> Result<LoopDevice> {
-    let information = configuration(false, false, mark);
-    isolated(|| attach_here(backing_file, false, information))
+/// As those of [`attach`].
+pub fn attach_one_by_one(backing_file: &Path, mark: &str) -> Result<HeldLoop> {
+    attach_held(backing_file, configuration(false, false, mark))
 }
 
-fn attach_here(
-    backing_file: &Path,
-    read_only: bool,
-    information: LoopInformation,
-) -> Result<LoopDevice> {
+fn attach_held(backing_file: &Path, mut information: LoopInformation) -> Result<HeldLoop> {
+    information.flags |= ioctl::LO_FLAGS_AUTOCLEAR;
+    attach_here(backing_file, information)
+}
+
+fn attach_here(backing_file: &Path, information: LoopInformation) -> Result<HeldLoop> {
+    let read_only = information.flags & ioctl::LO_FLAGS_READ_ONLY != 0;
     let mut options = File::options();
     let file =
         options.read(true).write(!read_only).open(backing_file).map_err(|error| {
@@ -366,7 +390,7 @@ fn attach_here(
         })?;
         let device = LoopDevice { number };
         match device.bind(&file, information) {
-            Ok(()) => return Ok(device),
+            Ok(open) => return Ok(HeldLoop { device, _open: open }),
             // Another process was faster, or has removed it: the next free one.
             Err(Errno::EBUSY | Errno::ENOENT | Errno::ENXIO) => {
                 std::thread::sleep(Duration::from_millis(u64::from(attempt.min(20))));

@@ -121,14 +121,9 @@ impl Folders {
 
     /// The link first: what is left of a folder then can be removed again.
     pub(crate) fn remove(&self, id: &LayerId) -> Result<()> {
-        if let Ok(link) = self.read(id, "link") {
-            let path = self.base.join("l").join(link);
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(failed("remove", &path)(error));
-                }
-                _ => {}
-            }
+        // one that a crash has left empty, or half written, has no link
+        if let Some(link) = self.read(id, "link").ok().filter(|link| is_link_name(link)) {
+            directory::remove_file(&self.base.join("l").join(link))?;
         }
         directory::remove(&self.folder(id))
     }
@@ -190,6 +185,10 @@ impl Folders {
         }
         facts
     }
+}
+
+fn is_link_name(text: &str) -> bool {
+    text.len() == LINK_LETTERS && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// A name that no other link has: letters and digits of base 32.

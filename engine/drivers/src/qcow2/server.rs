@@ -200,7 +200,7 @@ impl Server {
         let shown = self.start(image).and_then(|()| {
             // the server confuses writes that come together
             let device = loop_device::attach_one_by_one(&self.export(), MARK)?;
-            disk_image::mount_loop(device, directory, read_only)
+            disk_image::mount_loop(&device, directory, read_only)
         });
         match shown {
             Ok(()) => Ok(()),

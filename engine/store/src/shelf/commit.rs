@@ -4,6 +4,7 @@ use thinstore_storage::Result;
 
 use super::Shelf;
 use super::contents::Contents;
+use super::lock::Lock;
 use super::records::{ImageRecord, LayerRecord};
 use crate::commit::{document_of_commit, image_exists};
 use crate::document::{ImageDocument, ImageLayer};
@@ -53,7 +54,7 @@ impl Shelf {
         container: &str,
         layer: &LayerRecord,
     ) -> Result<ImageDocument> {
-        let _publishing = self.publishing()?;
+        let publishing = self.publishing()?;
         let contents = self.contents()?;
         let base = contents.container(container).ok().and_then(|one| contents.image_of(one));
         let base = base.map_or(serde_json::Value::Null, |image| image.document.config_value());
@@ -65,7 +66,7 @@ impl Shelf {
         let layers = below.filter(|layer| !layer.name.is_empty()).chain([layer]).map(named);
         let document =
             document_of_commit(request, container, &base, layers.collect(), layer.id.as_str());
-        self.publish_image(name, &contents, std::slice::from_ref(layer), &document)?;
+        self.publish_image(&publishing, name, &contents, std::slice::from_ref(layer), &document)?;
         Ok(document)
     }
 
@@ -73,6 +74,7 @@ impl Shelf {
     /// held. After an error none of them has a record.
     pub(super) fn publish_image(
         &self,
+        publishing: &Lock,
         name: &ImageName,
         contents: &Contents,
         new_layers: &[LayerRecord],
@@ -101,22 +103,28 @@ impl Shelf {
                 false => Err(image_exists(name)),
             }
         };
+        let begun_before = publishing.begin()?;
         publish().inspect_err(|_| {
             for layer in new_layers {
                 drop(self.records.forget(layer));
             }
-        })
+        })?;
+        match begun_before {
+            true => Ok(()),
+            false => publishing.end(),
+        }
     }
 
     pub(super) fn remove_one_image(&self, name: &str) -> Result<RemovedImage> {
         let image = {
-            let _publishing = self.publishing()?;
+            let publishing = self.publishing()?;
             let contents = self.contents()?;
             let image = contents.image(name)?;
             let containers = contents.containers_of(image);
             if let Some(first) = containers.first() {
                 return Err(image_in_use(&image.name, &first.name, containers.len()));
             }
+            publishing.begin()?;
             self.records.forget(image)?;
             image.clone()
         };

@@ -87,8 +87,8 @@ impl Shelf {
         if self.records.path::<ContainerRecord>(name.as_str()).exists() {
             return Err(container_exists(&name));
         }
-        let _standing = self.standing()?;
-        let base = self.base_of(&request.source)?;
+        let standing = self.standing()?;
+        let base = self.base_of(&request.source, &standing)?;
         let record = ContainerRecord {
             id: LayerId::random()?,
             name: name.as_str().to_owned(),
@@ -109,7 +109,7 @@ impl Shelf {
         self.summary(&record, None)
     }
 
-    fn base_of(&self, source: &str) -> Result<Base> {
+    fn base_of(&self, source: &str, standing: &Lock) -> Result<Base> {
         // most are made of images, by their names: nothing else has to be read
         let is_container = ContainerName::parse(source).is_ok()
             && self.records.path::<ContainerRecord>(source).exists();
@@ -129,6 +129,8 @@ impl Shelf {
                 let held = self.hold(&container.name)?;
                 let image = held.record.image.clone();
                 let layer = self.seal_copy(&held, "")?.0;
+                // nothing needs it until the container has its record
+                standing.begin()?;
                 self.records.publish(&layer)?;
                 Base { image, parent: Some(layer.id) }
             }
@@ -181,9 +183,10 @@ impl Shelf {
     /// Order: the record, then the driver's mount, then what is mounted over it; undone the other way round
     /// if one of them fails.
     pub(super) fn mount_container(&self, request: &MountRequest) -> Result<MountOutcome> {
-        let directory = existing_directory(&request.directory)?;
         let held = self.hold(&request.name)?;
         let container = &held.record;
+        self.take_down_dead(container)?;
+        let directory = existing_directory(&request.directory)?;
         let id = container.id.as_str();
         let wanted = MountRecord {
             name: container.name.clone(),
@@ -236,6 +239,17 @@ impl Shelf {
         outcome(false)
     }
 
+    /// Unmounts what is mounted by a process that is gone (FUSE): nothing can be done with it any more.
+    fn take_down_dead(&self, container: &ContainerRecord) -> Result<()> {
+        let Some((record, _)) = self.mount_of(container)? else { return Ok(()) };
+        let looked_at = std::fs::symlink_metadata(&record.directory);
+        let dead = rustix::io::Errno::NOTCONN.raw_os_error();
+        match looked_at.is_err_and(|error| error.raw_os_error() == Some(dead)) {
+            true => unmount_with_all_below(&self.volumes, &record.directory, &record.mounts),
+            false => Ok(()),
+        }
+    }
+
     pub(super) fn device_text(&self, id: &LayerId) -> Result<Option<String>> {
         let device: Option<PathBuf> = self.driver.device(id)?;
         Ok(device.map(|device| device.display().to_string()))
@@ -274,12 +288,17 @@ impl Shelf {
             ));
         }
         self.driver.release(&container.id)?;
+        // its image stays as long as it is there
+        let leaves_layers = !self.stands_on_its_image(container)?;
+        if leaves_layers {
+            self.publishing()?.begin()?;
+        }
         self.records.forget(container)?;
         self.driver.remove(&container.id)?;
         self.mount_records().forget(container.id.as_str())?;
-        match self.stands_on_its_image(container)? {
-            true => Ok(()),
-            false => self.remove_unneeded_layers().map(drop),
+        match leaves_layers {
+            true => self.remove_unneeded_layers().map(drop),
+            false => Ok(()),
         }
     }
 
@@ -292,7 +311,12 @@ impl Shelf {
 
     /// Removes the layers that nothing stands on; their names, the top ones first.
     pub(super) fn remove_unneeded_layers(&self) -> Result<Vec<String>> {
-        let _publishing = self.publishing()?;
+        let publishing = self.publishing()?;
+        self.remove_unneeded(&publishing)
+    }
+
+    /// The same, by who has the right to.
+    pub(super) fn remove_unneeded(&self, publishing: &Lock) -> Result<Vec<String>> {
         let contents = self.contents()?;
         let mut names = Vec::new();
         for layer in contents.unneeded() {
@@ -300,6 +324,7 @@ impl Shelf {
             self.driver.remove(&layer.id)?;
             names.extend(Some(layer.name.clone()).filter(|name| !name.is_empty()));
         }
+        publishing.end()?;
         Ok(names)
     }
 }

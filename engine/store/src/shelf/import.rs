@@ -85,10 +85,10 @@ impl Shelf {
         let new_bytes = made.layers.iter().map(|layer| layer.own_bytes).sum();
         let reused_layers = count(plan.len().saturating_sub(made.layers.len()));
         {
-            let _publishing = self.publishing()?;
+            let publishing = self.publishing()?;
             let contents = self.contents()?;
             refuse_missing(&plan, &contents, &made.layers)?;
-            self.publish_image(&name, &contents, &made.layers, &document)?;
+            self.publish_image(&publishing, &name, &contents, &made.layers, &document)?;
             made.layers.clear();
         }
         let contents = self.contents()?;

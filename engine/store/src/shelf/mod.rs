@@ -9,6 +9,8 @@
 //!  - Who makes something holds the lock `making` in common; who cleans up holds it alone.
 //!  - Who makes containers holds the lock `publishing` in common, so that no layer disappears below them; who
 //!    publishes and removes layers and images holds it alone.
+//!  - Before records change of which some mean nothing without the others, it is noted in the file of
+//!    `publishing`. Where that was not taken back, the next one removes the layers that nothing needs.
 //!  - Who mounts, unmounts, commits or removes a container holds the lock on its record.
 
 mod commit;
@@ -88,12 +90,16 @@ impl Shelf {
 
     /// The right to change which layers and images there are.
     fn publishing(&self) -> Result<Lock> {
-        Lock::exclusive(&self.records.folder().join("publishing.lock"))
+        Lock::exclusive(&self.publishing_path())
+    }
+
+    fn publishing_path(&self) -> std::path::PathBuf {
+        self.records.folder().join("publishing.lock")
     }
 
     /// As long as this is held, no layer goes away.
     fn standing(&self) -> Result<Lock> {
-        Lock::shared(&self.records.folder().join("publishing.lock"))
+        Lock::shared(&self.publishing_path())
     }
 
     fn driver_name(&self) -> DriverName {
@@ -111,6 +117,11 @@ impl Shelf {
     /// Removes what has no record, unless somebody may be making it. It is only looked for if there are not
     /// as many layers as records.
     fn clean_up(&self) -> Result<()> {
+        if Lock::is_begun(&self.publishing_path())
+            && let Some(publishing) = Lock::try_exclusive(&self.publishing_path())?
+        {
+            self.remove_unneeded(&publishing)?;
+        }
         let known = || -> Result<usize> {
             let layers = self.records.file_names::<LayerRecord>()?.len();
             Ok(self.records.file_names::<ContainerRecord>()?.len().saturating_add(layers))

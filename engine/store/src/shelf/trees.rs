@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
-use thinstore_drivers::{Place, Stack, Unchanged};
+use thinstore_drivers::{LayerId, Place, Stack, Unchanged};
 use thinstore_filesystem::{
     Change, DirectoryTree, Metadata, Node, TreePath, TreeWriter, difference,
 };
@@ -45,14 +45,12 @@ struct View {
 
 /// What a view looks at.
 enum Behind {
-    /// A layer that was mounted to be looked at.
+    /// A layer that was mounted to be looked at, or an empty folder.
     Place { _place: WorkPlace },
     /// A container's own mount, without what is mounted over it. The container is locked.
     Mounted { _root: OwnedFd, _held: Held },
     /// A container that is not mounted, and locked.
     Container { _place: WorkPlace, _held: Held },
-    /// An empty folder.
-    Nothing { _folder: tempfile::TempDir },
 }
 
 impl Shelf {
@@ -92,15 +90,13 @@ impl Shelf {
     }
 
     fn view_nothing(&self) -> Result<View> {
-        make_private_directory(&self.layout.run())?;
-        let failed = |error| Error::io("cannot make an empty folder", error);
-        let folder = tempfile::tempdir_in(self.layout.run()).map_err(failed)?;
-        let mut tree = DirectoryTree::open(folder.path())?;
+        let place = WorkPlace::make(&self.layout, self.driver.as_ref(), &LayerId::random()?)?;
+        let root = place.path().to_owned();
+        let mut tree = DirectoryTree::open(&root)?;
         let metadata = Metadata { mode: 0o755, ..Metadata::default() };
         tree.put(&TreePath::root(), &Node::Directory, &metadata, None)?;
         tree.set_folder_times()?;
-        let root = folder.path().to_owned();
-        let behind = Behind::Nothing { _folder: folder };
+        let behind = Behind::Place { _place: place };
         Ok(View { tree, root, stack: None, created_unix_ns: 0, _behind: behind })
     }
 
