@@ -4,8 +4,9 @@
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::MsFlags;
 use thinstore_export::loop_device;
 use thinstore_export::{DeviceNumber, Unmount, mounted_at, mounts_of, unmount};
@@ -21,6 +22,9 @@ const SIZE_BYTES: u64 = 1 << 40;
 /// How often, and after which pause, something that is about to end is waited for.
 const ENDING_ATTEMPTS: u32 = 25;
 const ENDING_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long the end of a mount that nobody sees any more may take.
+const GOING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The mark of its loop device.
 const MARK: &str = "thinstore-backing";
@@ -170,13 +174,25 @@ fn make_image(image: &Path, kind: Kind) -> Result<()> {
 fn mount_image(image: &Path, folder: &Path, kind: Kind) -> Result<()> {
     let device = loop_device::attach_while_open(image, MARK)?;
     let none = None::<&str>;
-    let mounted = nix::mount::mount(
-        Some(&device.path()),
-        folder,
-        Some(kind.name),
-        MsFlags::MS_NOATIME,
-        Some("discard"),
-    );
+    let mount = || {
+        nix::mount::mount(
+            Some(&device.path()),
+            folder,
+            Some(kind.name),
+            MsFlags::MS_NOATIME,
+            Some("discard"),
+        )
+    };
+    let deadline = Instant::now() + GOING_TIMEOUT;
+    let mut mounted = mount();
+    // One that a killed process was just unmounting is still there for a moment: no file system is mounted
+    // twice under one id.
+    while matches!(mounted, Err(Errno::EINVAL | Errno::EBUSY | Errno::EEXIST))
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(Duration::from_millis(20));
+        mounted = mount();
+    }
     let mounted =
         mounted.and_then(|()| nix::mount::mount(none, folder, none, MsFlags::MS_PRIVATE, none));
     mounted.map_err(|errno| {
