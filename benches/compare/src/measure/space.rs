@@ -19,7 +19,7 @@ pub fn used_bytes(path: &Path) -> Result<u64> {
 pub fn allocated_bytes(folder: &Path) -> Result<u64> {
     let root = std::fs::symlink_metadata(folder).map_err(Error::io("look at", folder))?;
     let mut sum = root.blocks();
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::from([root.ino()]);
     let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = match std::fs::read_dir(&folder) {
@@ -31,10 +31,12 @@ pub fn allocated_bytes(folder: &Path) -> Result<u64> {
             if metadata.dev() != root.dev() {
                 continue;
             }
+            // A second name, or what a bind mount shows once more.
+            if !seen.insert(metadata.ino()) {
+                continue;
+            }
             if metadata.is_dir() {
                 folders.push(entry.path());
-            } else if metadata.nlink() > 1 && !seen.insert(metadata.ino()) {
-                continue;
             }
             sum = sum.saturating_add(metadata.blocks());
         }
