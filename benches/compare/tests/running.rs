@@ -20,9 +20,9 @@ use thinstore_compare::measure::DiskCounters;
 use thinstore_compare::plan::{Available, Plan, Planned, Selection, TimeLeft};
 use thinstore_compare::results::{Results, ResultsFile, Role};
 use thinstore_compare::run::{
-    Answer, Ending, Fault, ImageOrder, Meter, Reading, Runner, Subject, Watch,
+    Answer, Ending, Fault, ImageOrder, Meter, MountOrder, Reading, Runner, Subject, Watch,
 };
-use thinstore_compare::workload::Workload;
+use thinstore_compare::workload::{Content, Workload};
 
 const COPY: &str = r#"
 name = "copy"
@@ -41,6 +41,7 @@ measure = "create"
 [[steps]]
 do = "mount"
 containers = 4
+mounts = ["volume:/v", "layer:/l", "tmpfs:/{depth}"]
 [[steps]]
 do = "write"
 file = "data0"
@@ -83,7 +84,7 @@ struct Fake {
     name: &'static str,
     folder: PathBuf,
     fails_at: &'static str,
-    image: Mutex<Vec<(String, u64)>>,
+    image: Mutex<Vec<(String, Content<u64>)>>,
     /// What was asked for, in order.
     log: Mutex<Vec<String>>,
 }
@@ -122,14 +123,21 @@ impl Subject for Fake {
     fn create(&self, container: &str) -> Answer<()> {
         let folder = self.folder.join(container);
         std::fs::create_dir(&folder).map_err(|error| error.to_string())?;
-        for (path, size) in self.image.lock().unwrap().iter() {
-            std::fs::write(folder.join(path), vec![0; *size as usize]).unwrap();
+        for (path, content) in self.image.lock().unwrap().iter() {
+            let bytes = match content {
+                Content::Noise(size) => vec![0; *size as usize],
+                Content::Text(text) => text.clone().into_bytes(),
+            };
+            std::fs::write(folder.join(path), bytes).unwrap();
         }
         // The command of the deeper cell reads a file that only it has.
         std::fs::write(folder.join("data10"), "x").unwrap();
         self.asked("create")
     }
-    fn mount(&self, container: &str) -> Answer<PathBuf> {
+    fn mount(&self, container: &str, mounts: &[MountOrder]) -> Answer<PathBuf> {
+        for mount in mounts {
+            self.log.lock().unwrap().push(format!("{:?} over {}", mount.kind, mount.path));
+        }
         self.asked("mount").map(|()| self.folder.join(container))
     }
     fn unmount(&self, _: &str) -> Answer<()> {
@@ -372,6 +380,11 @@ fn a_run_measures_and_keeps_the_errors_of_drivers() {
         );
         assert!(!fake.folder.exists());
     }
+    // Of four containers, in a warm-up and two repeats; what stays in the layer is no mount.
+    for (mount, count) in [("Volume over /v", 24), ("Tmpfs over /1", 12), ("Tmpfs over /10", 12)] {
+        assert_eq!(fakes[0].count(mount), count, "{mount}");
+    }
+    assert!(fakes[0].log.lock().unwrap().iter().all(|asked| !asked.contains("/l")));
     assert_eq!(fakes[0].count("create"), 4 * 6, "two cells, two repeats and a warm-up");
 }
 

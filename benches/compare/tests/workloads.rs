@@ -9,7 +9,8 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use thinstore_compare::workload::{Action, Workload};
+use thinstore_compare::run::{ImageOrder, MountOrder, MountedOver};
+use thinstore_compare::workload::{Action, Content, Workload};
 
 const GOOD: &str = r#"
 name = "copy"
@@ -43,7 +44,7 @@ fn parse(text: &str) -> Result<Workload, String> {
 fn the_shipped_workloads_are_sound() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workloads");
     let workloads = Workload::read_folder(&folder).unwrap();
-    assert!(workloads.len() >= 6);
+    assert!(workloads.len() >= 17);
     for workload in &workloads {
         assert!(!workload.source.is_empty() && !workload.group.is_empty(), "{}", workload.name);
         assert!(workload.seconds.is_some(), "{}", workload.name);
@@ -65,6 +66,26 @@ fn a_workload_is_read() {
     );
     assert!(matches!(workload.steps[1].action, Action::Write { sync: false, .. }));
     assert_eq!(workload.steps[1].measure.as_ref().unwrap().name, "change");
+}
+
+#[test]
+fn an_image_has_texts_and_programs_and_mounts_lie_over_it() {
+    let text = GOOD
+        .replace(
+            "files = [",
+            "programs = [\"sh\"], files = [{ path = \"a/text\", text = \"int x[] = {1};\" }, ",
+        )
+        .replace("do = \"create\"", "do = \"mount\"\nmounts = [\"layer:/a\", \"volume:/b\"]");
+    let workload = parse(&text).unwrap();
+    let order = ImageOrder::of(&workload.image, &workload.combinations(true)[1]).unwrap();
+    // A text stands as it is: brackets in it are no parameters.
+    assert_eq!(order.files[0], ("a/text".into(), Content::Text("int x[] = {1};".into())));
+    assert_eq!(order.files[1], ("data".into(), Content::Noise(1 << 20)));
+    assert_eq!(order.programs, ["sh"]);
+    assert!(matches!(&workload.steps[0].action, Action::Mount(mounts) if mounts.len() == 2));
+    assert_eq!(MountOrder::parse("layer:/a"), Ok(None));
+    let volume = MountOrder { kind: MountedOver::Volume, path: "/b".into() };
+    assert_eq!(MountOrder::parse("volume:/b"), Ok(Some(volume)));
 }
 
 #[test]
@@ -109,6 +130,16 @@ fn what_is_wrong_is_named_with_its_line() {
         ("do = \"create\"", "do = \"command\"\nrun = []", "'run' is empty"),
         ("do = \"create\"", "do = \"space\"", "wants 'measure'"),
         ("do = \"create\"", "do = \"create\"\ncontainers = 0", "for 0 containers"),
+        ("do = \"create\"", "do = \"create\"\nmounts = []", "'mounts' does not belong to 'create'"),
+        (
+            "do = \"create\"",
+            "do = \"mount\"\nmounts = [\"bind:/x\"]",
+            "step 1 (mount): 'bind:/x': a mount is layer:/path",
+        ),
+        ("do = \"create\"", "do = \"mount\"\nmounts = [\"tmpfs:/a/../b\"]", "without '..'"),
+        ("do = \"create\"", "do = \"mount\"\nmounts = [\"volume:x\"]", "'volume:x'"),
+        ("size = \"{size_bytes}\" }] }", "}] }", "image: data: it wants 'size' or 'text'"),
+        ("\"{size_bytes}\" }] }", "1, text = \"x\" }] }", "it wants 'size' or 'text'"),
         ("[[steps]]", "[[step]]", "unknown field `step`"),
         ("title =", "title", "line 3"),
     ] {

@@ -10,16 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use meter::{MachineMeter, Meter, Reading};
-pub use subject::{Answer, ImageOrder, Subject};
+pub use subject::{Answer, ImageOrder, MountOrder, MountedOver, Subject};
 pub use trial::{Fault, Figure, run_trial};
 
 use crate::plan::{Plan, Planned, TimeLeft};
 use crate::results::{Failure, Measurement, Outcome, ResultsFile, Trial};
 use crate::workload::Workload;
 use crate::{Error, Result};
-
-/// A file system with less than this is full: what fails on it says nothing of a driver.
-const FULL_BYTES: u64 = 64 << 20;
 
 /// Who is told how far it is.
 pub trait Watch {
@@ -83,7 +80,7 @@ impl Runner<'_> {
             }
             watch.ended(planned, outcome.as_ref().err());
             if let Err(fault) = &outcome
-                && self.meter.free_bytes()? < FULL_BYTES
+                && fault.disk_is_full
             {
                 return Err(Error::Invalid(format!(
                     "the disk is full ({} with {}, {}: {}); what was finished is kept: make room, and resume",
@@ -133,7 +130,7 @@ fn outcome_of(
                 measurements,
             }
         }
-        Err(Fault { step, message }) => {
+        Err(Fault { step, message, .. }) => {
             Outcome::Failed(Failure { trial, position, started, step, message })
         }
     }

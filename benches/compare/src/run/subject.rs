@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::results::Parameters;
-use crate::workload::Image;
+use crate::workload::{Content, Image};
 
 /// What a subject says went wrong: its own words.
 pub type Answer<T> = Result<T, String>;
@@ -15,8 +15,10 @@ pub struct ImageOrder {
     pub base: Option<String>,
     /// How many layers lie upon the base, one at least: the first has the files, each of the others a small one.
     pub layers: u64,
-    /// Paths below the root, and their sizes in bytes.
-    pub files: Vec<(String, u64)>,
+    /// Paths below the root, and what the files have in them.
+    pub files: Vec<(String, Content<u64>)>,
+    /// Programs of the host, by name: each is in the image with its libraries, at its own path.
+    pub programs: Vec<String>,
 }
 
 impl ImageOrder {
@@ -24,18 +26,63 @@ impl ImageOrder {
     pub fn of(image: &Image, parameters: &Parameters) -> Answer<Self> {
         let mut files = Vec::new();
         for file in &image.files {
-            let (size, count) = (file.size.number(parameters)?, file.count.number(parameters)?);
+            let content = match &file.content {
+                Content::Noise(size) => Content::Noise(size.number(parameters)?),
+                Content::Text(text) => Content::Text(text.clone()),
+            };
+            let count = file.count.number(parameters)?;
             if count == 1 {
-                files.push((file.path.clone(), size));
+                files.push((file.path.clone(), content));
             } else {
-                files.extend((0..count).map(|number| (format!("{}{number}", file.path), size)));
+                let path = |number| format!("{}{number}", file.path);
+                files.extend((0..count).map(|number| (path(number), content.clone())));
             }
         }
         Ok(Self {
             base: image.base.clone(),
             layers: image.layers.number(parameters)?.max(1),
             files,
+            programs: image.programs.clone(),
         })
+    }
+}
+
+/// What may be mounted over a path of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MountedOver {
+    /// A volume: an empty one, which is gone after the trial.
+    Volume,
+    /// A file system in memory.
+    Tmpfs,
+}
+
+/// A mount over a path of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOrder {
+    /// What.
+    pub kind: MountedOver,
+    /// Where, from the container's root.
+    pub path: String,
+}
+
+impl MountOrder {
+    /// Reads `volume:/path` and `tmpfs:/path`; none of `layer:/path`, which leaves the path to the container's own
+    /// layer. So where a workload writes can be a parameter.
+    pub fn parse(text: &str) -> Answer<Option<Self>> {
+        let wrong = || {
+            format!("'{text}': a mount is layer:/path, volume:/path or tmpfs:/path, without '..'")
+        };
+        let (kind, path) = text.split_once(':').ok_or_else(wrong)?;
+        let good =
+            path.starts_with('/') && path.len() > 1 && !path.split('/').any(|part| part == "..");
+        let kind = match kind {
+            _ if !good => return Err(wrong()),
+            "layer" => return Ok(None),
+            "volume" => MountedOver::Volume,
+            "tmpfs" => MountedOver::Tmpfs,
+            _ => return Err(wrong()),
+        };
+        Ok(Some(Self { kind, path: path.to_owned() }))
     }
 }
 
@@ -51,8 +98,8 @@ pub trait Subject: Sync {
     /// Makes a container of the image.
     fn create(&self, container: &str) -> Answer<()>;
 
-    /// Mounts it, and says where.
-    fn mount(&self, container: &str) -> Answer<PathBuf>;
+    /// Mounts it with these over paths of it, and says where.
+    fn mount(&self, container: &str, mounts: &[MountOrder]) -> Answer<PathBuf>;
 
     /// Unmounts it.
     fn unmount(&self, container: &str) -> Answer<()>;

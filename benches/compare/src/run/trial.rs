@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::fio;
 use super::program::run_program;
-use super::{Answer, ImageOrder, Meter, Reading, Subject};
+use super::{Answer, ImageOrder, Meter, MountOrder, Reading, Subject};
 use crate::number::float;
 use crate::results::{Better, Histogram, Metric, Parameters, Unit, resources};
 use crate::workload::{Action, Step, Workload};
@@ -33,11 +33,13 @@ pub struct Fault {
     pub step: String,
     /// Why.
     pub message: String,
+    /// The disk was full then, which says nothing of the driver.
+    pub disk_is_full: bool,
 }
 
 fn fault(step: &str) -> impl Fn(String) -> Fault {
     let step = step.to_owned();
-    move |message| Fault { step: step.clone(), message }
+    move |message| Fault { step: step.clone(), message, disk_is_full: false }
 }
 
 /// The bytes that are written: no two trials write the same, and none writes zeros.
@@ -78,6 +80,9 @@ fn write(root: &Path, path: &str, offset: u64, size: u64, sync: bool) -> Answer<
 /// A figure of fio that is called so is of bytes; any other is of operations.
 const THROUGHPUT: &str = "throughput";
 
+/// A file system with less than this is full: what fails on it says nothing of a driver.
+const FULL_BYTES: u64 = 64 << 20;
+
 /// What is under way.
 struct Trial<'a> {
     subject: &'a dyn Subject,
@@ -95,7 +100,11 @@ pub fn run_trial(
     workload: &Workload,
     parameters: &Parameters,
 ) -> Result<Vec<Figure>, Fault> {
-    let result = measured(subject, meter, workload, parameters);
+    let mut result = measured(subject, meter, workload, parameters);
+    // Looked at now: what filled the disk goes when the trial is taken down.
+    if let Err(fault) = &mut result {
+        fault.disk_is_full = meter.free_bytes().is_ok_and(|free| free < FULL_BYTES);
+    }
     let ended = subject.end().map_err(fault("take down"));
     // What went wrong first is the reason of what goes wrong then.
     let figures = result?;
@@ -274,7 +283,13 @@ impl Trial<'_> {
         };
         match action {
             Action::Create => subject.create(container)?,
-            Action::Mount => return subject.mount(container).map(Done::Mounted),
+            Action::Mount(mounts) => {
+                let mut orders = Vec::new();
+                for text in texts(mounts)? {
+                    orders.extend(MountOrder::parse(&text)?);
+                }
+                return subject.mount(container, &orders).map(Done::Mounted);
+            }
             Action::Unmount => {
                 subject.unmount(container)?;
                 return Ok(Done::Unmounted);

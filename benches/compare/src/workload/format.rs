@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::template::number;
-use super::{Action, Image, ImageFile, Measure, Step, Template, Workload};
+use super::{Action, Content, Image, ImageFile, Measure, Step, Template, Workload};
 use crate::results::{ParameterValue, Parameters};
+use crate::run::MountOrder;
 
 /// A number, or a text with parameters in it.
 #[derive(Clone, Deserialize)]
@@ -63,13 +64,16 @@ struct FileImage {
     layers: Option<Value>,
     #[serde(default)]
     files: Vec<FileImageFile>,
+    #[serde(default)]
+    programs: Vec<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileImageFile {
     path: String,
-    size: Value,
+    size: Option<Value>,
+    text: Option<String>,
     count: Option<Value>,
 }
 
@@ -82,6 +86,7 @@ struct FileStep {
     parallel: bool,
     measure: Option<String>,
     operations: Option<Value>,
+    mounts: Option<Vec<String>>,
     run: Option<Vec<String>>,
     options: Option<Vec<String>>,
     file: Option<String>,
@@ -130,15 +135,21 @@ pub(super) fn parse(text: &str) -> Result<Workload, Fault> {
         return Err((0, "none of its steps has a 'measure': nothing would come of it".to_owned()));
     }
     let one = || Template::new("1");
-    let files = file.image.files.into_iter().map(|file| ImageFile {
-        path: file.path,
-        size: file.size.into(),
-        count: file.count.map_or_else(one, Into::into),
-    });
+    let mut files = Vec::new();
+    for file in file.image.files {
+        let content = match (file.size, file.text) {
+            (Some(size), None) => Content::Noise(size.into()),
+            (None, Some(text)) => Content::Text(text),
+            _ => return Err((0, format!("image: {}: it wants 'size' or 'text'", file.path))),
+        };
+        let count = file.count.map_or_else(one, Into::into);
+        files.push(ImageFile { path: file.path, content, count });
+    }
     let image = Image {
         base: file.image.base,
         layers: file.image.layers.map_or_else(one, Into::into),
-        files: files.collect(),
+        files,
+        programs: file.image.programs,
     };
     let workload = Workload {
         name: file.name,
@@ -225,12 +236,14 @@ fn step(file: FileStep) -> Result<Step, String> {
     let missing = |field: &str| format!("'{action}' wants '{field}'");
     // Each action has fields of its own; the others do not belong to it.
     let own: &[&str] = match action {
+        "mount" => &["mounts"],
         "command" => &["run"],
         "fio" => &["options"],
         "write" => &["file", "offset", "size", "sync"],
         _ => &[],
     };
     let given = [
+        ("mounts", file.mounts.is_some()),
         ("run", file.run.is_some()),
         ("options", file.options.is_some()),
         ("file", file.file.is_some()),
@@ -243,7 +256,7 @@ fn step(file: FileStep) -> Result<Step, String> {
     }
     let found = match action {
         "create" => Action::Create,
-        "mount" => Action::Mount,
+        "mount" => Action::Mount(templates(file.mounts.unwrap_or_default())),
         "unmount" => Action::Unmount,
         "remove" => Action::Remove,
         "commit" => Action::Commit,
@@ -306,7 +319,9 @@ fn check_templates(workload: &Workload) -> Result<(), String> {
             .map_err(|fault| format!("image: layers: {fault}"))?;
         for file in &workload.image.files {
             let said = |fault| format!("image: {}: {fault}", file.path);
-            file.size.number(parameters).map_err(said)?;
+            if let Content::Noise(size) = &file.content {
+                size.number(parameters).map_err(said)?;
+            }
             file.count.number(parameters).map_err(said)?;
         }
         if let Some(written) = &workload.writes_bytes {
@@ -329,6 +344,9 @@ fn check_step(step: &Step, parameters: &Parameters) -> Result<(), String> {
         operations.number(parameters)?;
     }
     match &step.action {
+        Action::Mount(mounts) => mounts
+            .iter()
+            .try_for_each(|mount| MountOrder::parse(&mount.text(parameters)?).map(drop)),
         Action::Command(words) | Action::Fio(words) => {
             words.iter().try_for_each(|word| word.text(parameters).map(drop))
         }

@@ -53,6 +53,8 @@ pub struct Image {
     pub layers: Template,
     /// What its first layer has.
     pub files: Vec<ImageFile>,
+    /// Programs of the host that it has too, each with its libraries and at its own path.
+    pub programs: Vec<String>,
 }
 
 /// Files of an image.
@@ -60,10 +62,19 @@ pub struct Image {
 pub struct ImageFile {
     /// Below the root; with more than one, a number is put behind it.
     pub path: String,
-    /// How large each is.
-    pub size: Template,
+    /// What each has in it.
+    pub content: Content<Template>,
     /// How many there are.
     pub count: Template,
+}
+
+/// What a file has in it; `S` is how its size is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content<S> {
+    /// So many bytes that do not compress.
+    Noise(S),
+    /// A text, as it stands.
+    Text(String),
 }
 
 /// A step.
@@ -84,8 +95,8 @@ pub struct Step {
 pub enum Action {
     /// Makes containers from the image.
     Create,
-    /// Mounts them.
-    Mount,
+    /// Mounts them, with these over paths of theirs: `KIND:/path`, see [`MountOrder`](crate::run::MountOrder).
+    Mount(Vec<Template>),
     /// Unmounts them.
     Unmount,
     /// Removes them.
@@ -124,7 +135,7 @@ impl Action {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Create => "create",
-            Self::Mount => "mount",
+            Self::Mount(_) => "mount",
             Self::Unmount => "unmount",
             Self::Remove => "remove",
             Self::Commit => "commit",

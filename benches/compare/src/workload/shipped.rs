@@ -15,10 +15,21 @@ macro_rules! shipped {
 const FILES: &[(&str, &str)] = &shipped!(
     "life.toml",
     "depth.toml",
+    "interpreter.toml",
     "commit.toml",
     "copy-up.toml",
     "chown.toml",
-    "random-write.toml",
+    "small-files.toml",
+    "random-read.toml",
+    "sequential.toml",
+    "first-write.toml",
+    "overwrite.toml",
+    "after-snapshot.toml",
+    "build.toml",
+    "sqlite.toml",
+    "page-cache.toml",
+    "space.toml",
+    "space-return.toml",
 );
 
 impl Workload {

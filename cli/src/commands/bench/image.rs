@@ -8,6 +8,9 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 use thinstore_compare::run::ImageOrder;
+use thinstore_compare::workload::Content;
+
+use super::programs::{HostFile, with_libraries};
 
 /// All times in an image: 2024-01-01.
 const TIME: u64 = 1_704_067_200;
@@ -77,12 +80,30 @@ fn header(size_bytes: u64) -> Header {
 }
 
 /// Writes a layer's tar; its digest.
-fn write_layer(path: &Path, files: &[(String, u64)]) -> io::Result<String> {
+fn write_layer(
+    path: &Path,
+    files: &[(String, Content<u64>)],
+    programs: &[HostFile],
+) -> io::Result<String> {
     let file = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let mut tar = Builder::new(Hashed { inner: file, hash: Sha256::new() });
-    for (number, (name, size_bytes)) in files.iter().enumerate() {
-        let noise = Noise::new(u64::try_from(number).unwrap_or(0)).take(*size_bytes);
-        tar.append_data(&mut header(*size_bytes), name, noise)?;
+    for (number, (name, content)) in files.iter().enumerate() {
+        match content {
+            Content::Noise(size_bytes) => {
+                let noise = Noise::new(u64::try_from(number).unwrap_or(0)).take(*size_bytes);
+                tar.append_data(&mut header(*size_bytes), name, noise)?;
+            }
+            Content::Text(text) => {
+                let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+                tar.append_data(&mut header(length), name, text.as_bytes())?;
+            }
+        }
+    }
+    for program in programs {
+        let mut source = File::open(&program.source)?;
+        let mut header = header(source.metadata()?.len());
+        header.set_mode(0o755);
+        tar.append_data(&mut header, &program.path, &mut source)?;
     }
     let mut written = tar.into_inner()?;
     written.flush()?;
@@ -92,14 +113,21 @@ fn write_layer(path: &Path, files: &[(String, u64)]) -> io::Result<String> {
 
 /// Writes an image as an archive; `folder` takes its layers for the moment.
 pub fn write(order: &ImageOrder, folder: &Path, archive: &Path) -> io::Result<()> {
+    let mut programs: Vec<HostFile> = Vec::new();
+    for program in &order.programs {
+        let more = with_libraries(program)?;
+        // Libraries that two programs share are in the image once.
+        programs
+            .extend(more.into_iter().filter(|file| !programs.contains(file)).collect::<Vec<_>>());
+    }
     let mut layers = Vec::new();
     for number in 0..order.layers {
-        let files = match number {
-            0 => order.files.clone(),
-            _ => vec![(format!("layer{number}"), 64)],
-        };
         let name = format!("{number}.tar");
-        let digest = write_layer(&folder.join(&name), &files)?;
+        let path = folder.join(&name);
+        let digest = match number {
+            0 => write_layer(&path, &order.files, &programs)?,
+            _ => write_layer(&path, &[(format!("layer{number}"), Content::Noise(64))], &[])?,
+        };
         layers.push((name, digest));
     }
     let diff_ids: Vec<&str> = layers.iter().map(|(_, digest)| digest.as_str()).collect();
@@ -140,7 +168,12 @@ mod tests {
         let order = ImageOrder {
             base: None,
             layers: 3,
-            files: vec![("data".to_owned(), 100_000), ("empty".to_owned(), 0)],
+            files: vec![
+                ("data".to_owned(), Content::Noise(100_000)),
+                ("empty".to_owned(), Content::Noise(0)),
+                ("a/text".to_owned(), Content::Text("a text".to_owned())),
+            ],
+            programs: vec!["sh".to_owned(), "sh".to_owned()],
         };
         let image = |name: &str| {
             let path = folder.path().join(name);

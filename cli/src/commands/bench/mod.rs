@@ -1,6 +1,7 @@
 //! `bench`: the comparison of drivers, and reports of it.
 
 mod image;
+mod programs;
 mod subject;
 mod watch;
 
@@ -221,9 +222,7 @@ fn make_folder(path: &Path) -> Result<(), Failure> {
 
 /// Is a program missing?
 fn lacks(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    !folders.into_iter().any(|folder| folder.join(program).is_file())
+    programs::find(program).is_none()
 }
 
 fn run_plan(

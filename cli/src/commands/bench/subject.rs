@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use thinstore_compare::measure::allocated_bytes;
-use thinstore_compare::run::{Answer, ImageOrder, Subject};
+use thinstore_compare::run::{Answer, ImageOrder, MountOrder, MountedOver, Subject};
 use thinstore_storage::{Error, ErrorKind, Result};
 use thinstore_store::types::{
-    CommitRequest, DiffRequest, ImportRequest, MountRequest, NameRequest, SnapshotRequest,
-    UsageRequest,
+    CommitRequest, DiffRequest, ImportRequest, MountRequest, MountSpecification, NameRequest,
+    SnapshotRequest, UsageRequest,
 };
 use thinstore_store::{
     Access, Connection, DaemonCommand, DriverName, InitOptions, NoProgress, Operations, Store,
@@ -27,7 +27,7 @@ const POOL_BYTES: u64 = 1 << 40;
 const DAEMON_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many images a store keeps from trial to trial; making them takes longer than most trials.
-const KEPT_IMAGES: usize = 12;
+const KEPT_IMAGES: usize = 16;
 
 /// A driver of ours.
 pub struct StoreSubject {
@@ -123,12 +123,16 @@ impl StoreSubject {
         Ok(path)
     }
 
-    /// Takes down containers, and images that are not kept.
+    /// Takes down containers, their volumes, and images that are not kept.
     fn take_down(&self) -> Answer<()> {
         for container in self.operations().containers().map_err(told)? {
             let request = NameRequest { name: container.name };
             self.operations().unmount(&request).map_err(told)?;
             self.operations().remove_container(&request).map_err(told)?;
+        }
+        for volume in self.operations().volumes().map_err(told)? {
+            let request = NameRequest { name: volume.name };
+            self.operations().remove_volume(&request).map_err(told)?;
         }
         let kept: Vec<String> = {
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -186,6 +190,18 @@ fn connection(root: &Path, driver: DriverName) -> Result<Connection> {
     }
 }
 
+/// The mounts as the commands have them: a volume for each order.
+fn specifications(container: &str, mounts: &[MountOrder]) -> Answer<Vec<MountSpecification>> {
+    let specification = |(number, order): (usize, &MountOrder)| match order.kind {
+        MountedOver::Volume => {
+            let text = format!("{container}-{number}:{}", order.path);
+            MountSpecification::from_volume_option(&text, Path::new("/"))
+        }
+        MountedOver::Tmpfs => MountSpecification::from_tmpfs_option(&order.path),
+    };
+    mounts.iter().enumerate().map(specification).collect::<Result<_>>().map_err(told)
+}
+
 fn told(error: Error) -> String {
     error.to_string()
 }
@@ -208,12 +224,13 @@ impl Subject for StoreSubject {
         self.operations().snapshot(&request).map(drop).map_err(told)
     }
 
-    fn mount(&self, container: &str) -> Answer<PathBuf> {
+    fn mount(&self, container: &str, mounts: &[MountOrder]) -> Answer<PathBuf> {
         let directory = self.mount_point(container);
         std::fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
         let request = MountRequest {
             name: container.to_owned(),
             directory: directory.clone(),
+            mounts: specifications(container, mounts)?,
             mount_namespace: Some(mount_namespace()),
             ..MountRequest::default()
         };
