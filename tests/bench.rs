@@ -8,8 +8,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use thinstore_tests::{Identity, TempStore, host};
+use rustix::process::Signal;
+use thinstore_tests::{Identity, TempStore, host, run_tool};
 
 const SMALL: [&str; 7] =
     ["--quick", "--only", "life", "--drivers", "thin,overlay2", "--repeats", "1"];
@@ -72,4 +74,99 @@ fn a_comparison_of_what_is_not_there_is_refused() {
     store.refused(&[1], &["bench", "report", &absent, "--output", &output], &["99"]);
     store.run(&["bench"]).assert_code(&[2]);
     store.finish();
+}
+
+/// How many trials a file of results says were finished.
+fn finished(results: &Path) -> usize {
+    let text = fs::read_to_string(results).unwrap_or_default();
+    text.lines().filter(|line| line.starts_with(r#"{"kind":"trial""#)).count()
+}
+
+#[test]
+#[ignore = "needs root: mounts containers of two drivers"]
+fn a_comparison_that_is_interrupted_goes_on_with_the_same_command() {
+    let store = TempStore::with_size(Identity::Current, "64M");
+    let output = store.path("out");
+    let results = Path::new(&output).join("results.jsonl");
+    let only = ["--quick", "--only", "life", "--drivers", "thin,overlay2", "--repeats", "3"];
+    let mut words = vec!["bench"];
+    words.extend(only);
+    words.extend(["--output", output.as_str()]);
+    let running = store.start(&words);
+    assert!(host::wait_until(Duration::from_secs(120), || finished(&results) > 0));
+    running.signal(Signal::INT);
+    let stopped = running.wait(Duration::from_secs(60)).assert_code(&[1]);
+    assert!(
+        stopped.stderr_text().contains("the same command goes on"),
+        "{}",
+        stopped.stderr_text()
+    );
+    let before = finished(&results);
+    // Two cells, two drivers, three times.
+    assert!((1..12).contains(&before), "{before} of 12 were finished");
+    assert!(Path::new(&output).join("report.html").exists(), "a report of what there is");
+    assert!(!Path::new(&output).join("stores").exists());
+    assert_eq!(host::left_below(store.folder()), Vec::<String>::new());
+    store.ok(&words);
+    assert_eq!(finished(&results), 12);
+    assert!(!fs::read_to_string(&results).unwrap().contains(r#""kind":"error""#));
+    assert_eq!(host::left_below(store.folder()), Vec::<String>::new());
+    store.finish();
+}
+
+/// Sizes of which the last does not fit on a disk of 300 MiB.
+const FILL: &str = r#"
+name = "fill"
+title = "A disk is filled"
+purpose = "To see what a full disk comes to."
+[parameters]
+size_bytes = ["1M", "2M", "3M", "600M"]
+[quick]
+[[steps]]
+do = "create"
+[[steps]]
+do = "mount"
+[[steps]]
+do = "write"
+file = "new"
+size = "{size_bytes}"
+sync = true
+measure = "write"
+"#;
+
+#[test]
+#[ignore = "needs root: mounts a small disk, and containers of two drivers"]
+fn a_full_disk_ends_a_comparison_and_what_was_finished_is_kept() {
+    for driver in ["overlay2", "thin"] {
+        let store = TempStore::with_size(Identity::Current, "64M");
+        let (disk, stores) = (store.path("disk"), store.new_folder("small"));
+        run_tool("truncate", &["-s", "300M", &disk]).assert_success();
+        run_tool("mkfs.ext4", &["-q", "-m", "0", &disk]).assert_success();
+        run_tool("mount", &["-o", "loop", &disk, &stores]).assert_success();
+        let workloads = store.new_folder("workloads");
+        fs::write(Path::new(&workloads).join("fill.toml"), FILL).unwrap();
+        let (output, room) = (store.path("out"), store.new_folder("room"));
+        let results = Path::new(&output).join("results.jsonl");
+        let words = |stores| {
+            let options = ["bench", "--quick", "--only", "fill", "--repeats", "1", "--seed", "1"];
+            let mut words = options.to_vec();
+            words.extend(["--drivers", driver, "--workloads", &workloads, "--stores", stores]);
+            words.extend(["--output", &output]);
+            words
+        };
+        let said = store.run(&words(&stores)).assert_code(&[1, 2, 3, 4, 5, 6, 7]).stderr_text();
+        assert!(said.contains("the disk is full") && said.contains("resume"), "{said}");
+        let before = finished(&results);
+        assert!((1..4).contains(&before), "{before} of 4 were finished");
+        let text = fs::read_to_string(&results).unwrap();
+        assert!(!text.contains(r#""kind":"error""#), "it is no fault of the driver: {text}");
+        let left = fs::read_dir(&stores).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.filter(|name| name != "lost+found").count(), 0, "the stores are gone");
+        run_tool("umount", &[&stores]).assert_success();
+        // Where there is room, the same run goes on.
+        store.ok(&words(&room));
+        assert_eq!(finished(&results), 4);
+        assert_eq!(host::left_below(store.folder()), Vec::<String>::new());
+        store.finish();
+    }
 }
