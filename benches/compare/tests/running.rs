@@ -13,14 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thinstore_compare::Result;
 use thinstore_compare::measure::DiskCounters;
 use thinstore_compare::plan::{Available, Plan, Planned, Selection, TimeLeft};
 use thinstore_compare::results::{Results, ResultsFile, Role};
 use thinstore_compare::run::{
-    Answer, Ending, Fault, ImageOrder, Meter, MountOrder, Reading, Runner, Subject, Watch,
+    Answer, Budget, Ending, Fault, ImageOrder, Meter, MountOrder, Reading, Runner, Subject, Watch,
 };
 use thinstore_compare::workload::{Content, Workload};
 
@@ -202,6 +202,7 @@ struct Notes {
     faults: Vec<Fault>,
     known_left: usize,
     stop_after: Option<usize>,
+    budget: Option<Budget>,
 }
 
 impl Watch for &mut Notes {
@@ -286,7 +287,7 @@ fn what_is_left_out_is_said_before_the_start() {
     let quick = Selection { quick: true, ..Selection::default() };
     let lacks_nothing = Plan::new(&workloads(), &drivers, &quick, 1, |_| false).unwrap();
     assert!(lacks_nothing.skipped.iter().any(|line| line.reason == "is not in the quick set"));
-    assert_eq!(lacks_nothing.trials.len(), 2 * 3, "three repeats, no warm-up");
+    assert_eq!(lacks_nothing.trials.len(), 2 * 5, "five repeats, no warm-up");
 }
 
 /// Runs what is left of a plan, with three drivers of which `b` fails to mount.
@@ -326,7 +327,8 @@ fn go(
         }
     }
     let workloads = workloads();
-    let runner = Runner { workloads: &workloads, subjects: &subjects, meter, stop: &stop };
+    let budget = notes.budget;
+    let runner = Runner { workloads: &workloads, subjects: &subjects, meter, stop: &stop, budget };
     let ending = runner.run(plan, file, &mut Stopping(notes, &stop));
     drop(subjects);
     (ending, fakes)
@@ -350,6 +352,10 @@ fn a_run_measures_and_keeps_the_errors_of_drivers() {
             && failure.step == "step 2, mount"
             && failure.message.contains("no such device")
     }));
+    let mut drivers: Vec<String> =
+        results.drivers().into_iter().map(|driver| driver.name).collect();
+    drivers.sort();
+    assert_eq!(drivers, ["a", "b", "c"], "those of the header that were not run have no columns");
     // Warm-ups fail too, and are told, not kept.
     assert_eq!(notes.faults.len(), 6);
     assert_eq!(notes.known_left, plan.trials.len() - 1, "known from the second trial on");
@@ -415,6 +421,31 @@ fn a_stopped_run_goes_on_where_it_was_in_the_same_order() {
     assert_eq!((results.trials.len(), results.failures.len()), (12, 6));
     let all: BTreeSet<_> = results.completed().into_iter().chain(results.failed()).collect();
     assert!(plan.without(&all).trials.is_empty(), "nothing is left, no warm-up either");
+}
+
+#[test]
+fn a_run_whose_time_is_used_ends_after_the_first_repeat_and_the_rest_can_be_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.jsonl");
+    let plan = plan(&Selection { quick: true, ..Selection::default() }, 3);
+    let mut file = ResultsFile::create(&path, &common::results(1, 1, 1).run).unwrap();
+    let budget =
+        |seconds| Some(Budget { begun: Instant::now(), limit: Duration::from_secs(seconds) });
+    let mut notes = Notes { budget: budget(0), ..Notes::default() };
+    let (ending, _) = go(folder.path(), &plan, &mut file, &mut notes, &FakeMeter::default());
+    // Two cells, three drivers, five times: the first is run, whatever time it takes.
+    assert_eq!(ending.unwrap(), Ending::OutOfTime(2 * 3 * 4));
+    assert_eq!(notes.begun.len(), 2 * 3);
+    assert!(notes.begun.iter().all(|planned| planned.trial.repeat == 0));
+    let done: BTreeSet<_> = notes.begun.iter().map(|planned| planned.trial.clone()).collect();
+    let rest = plan.without(&done);
+    let mut notes = Notes { budget: budget(1000), ..Notes::default() };
+    let (ending, _) = go(folder.path(), &rest, &mut file, &mut notes, &FakeMeter::default());
+    assert_eq!((ending.unwrap(), notes.begun.len()), (Ending::Finished, 2 * 3 * 4));
+    // A resumed run whose time is over at once adds nothing.
+    let mut notes = Notes { budget: budget(0), ..Notes::default() };
+    let (ending, _) = go(folder.path(), &rest, &mut file, &mut notes, &FakeMeter::default());
+    assert_eq!((ending.unwrap(), notes.begun.len()), (Ending::OutOfTime(2 * 3 * 4), 0));
 }
 
 #[test]

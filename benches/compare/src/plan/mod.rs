@@ -23,7 +23,7 @@ pub struct Selection {
     pub only: Vec<String>,
     /// These drivers; empty for all.
     pub drivers: Vec<String>,
-    /// So many repeats, instead of 5, or 3 of the short set.
+    /// So many repeats, instead of 5.
     pub repeats: Option<u32>,
     /// The short set.
     pub quick: bool,
@@ -32,9 +32,8 @@ pub struct Selection {
 impl Selection {
     /// What stands of it in the results.
     pub fn options(&self) -> RunOptions {
-        let default_repeats = if self.quick { 3 } else { 5 };
         RunOptions {
-            repeats: self.repeats.unwrap_or(default_repeats),
+            repeats: self.repeats.unwrap_or(5),
             warm_ups: u32::from(!self.quick),
             quick: self.quick,
             drivers: self.drivers.clone(),
@@ -63,6 +62,17 @@ pub struct Planned {
     pub warm_up: bool,
     /// Its place in the order, from 0; warm-ups stand before the first.
     pub position: u64,
+}
+
+impl Planned {
+    /// Is it another driver's turn at the same?
+    pub fn is_beside(&self, other: &Self) -> bool {
+        let (trial, other_trial) = (&self.trial, &other.trial);
+        self.warm_up == other.warm_up
+            && trial.repeat == other_trial.repeat
+            && trial.workload == other_trial.workload
+            && trial.parameters == other_trial.parameters
+    }
 }
 
 /// All trials of a run.

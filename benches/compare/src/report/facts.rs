@@ -28,9 +28,18 @@ pub fn method_sentences(results: &Results, analysis: &Analysis) -> Vec<String> {
     ];
     if let Some((least, most)) = analysis.repeats() {
         let counts = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        let fewer = usize::try_from(options.repeats).is_ok_and(|asked| least < asked);
+        let asked = if fewer {
+            format!(
+                ", of {} that were asked for: the time that the run may take was over, it was stopped, or drivers failed",
+                options.repeats
+            )
+        } else {
+            String::new()
+        };
         let attained = attained_confidence(least, analysis.bootstrap.confidence) * 100.0;
         sentences.push(format!(
-            "Cells have {counts} repeats. An interval of {least} values holds the true median in {attained:.0} % of all cases \
+            "Cells have {counts} repeats{asked}. An interval of {least} values holds the true median in {attained:.0} % of all cases \
              at best."
         ));
     }
@@ -52,7 +61,7 @@ pub fn method_sentences(results: &Results, analysis: &Analysis) -> Vec<String> {
         );
     }
     if options.quick {
-        sentences.push("This is the quick set: fewer repeats of shorter workloads.".to_owned());
+        sentences.push("This is the quick set: fewer and shorter workloads, and as many repeats as there was time for.".to_owned());
     }
     sentences
 }

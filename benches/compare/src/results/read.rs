@@ -1,6 +1,6 @@
 //! Reading results.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use serde_json::Value;
@@ -116,11 +116,14 @@ impl Results {
         })
     }
 
-    /// The drivers, in the order in which they are shown: those of the header, then whatever else was measured.
+    /// The drivers that were run, in the order in which they are shown: those of the header, then any other.
     pub fn drivers(&self) -> Vec<DriverInfo> {
+        let measured = || self.measurements.iter().map(|line| &line.trial);
+        let run = || measured().chain(self.failures.iter().map(|line| &line.trial));
+        let names: HashSet<&str> = run().map(|trial| trial.driver.as_str()).collect();
         let mut drivers = self.run.drivers.clone();
-        let measured = self.measurements.iter().map(|line| &line.trial);
-        for trial in measured.chain(self.failures.iter().map(|line| &line.trial)) {
+        drivers.retain(|driver| names.contains(driver.name.as_str()));
+        for trial in run() {
             if drivers.iter().all(|driver| driver.name != trial.driver) {
                 let name = trial.driver.clone();
                 drivers.push(DriverInfo { name, ..DriverInfo::default() });

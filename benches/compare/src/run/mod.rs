@@ -1,5 +1,6 @@
 //! A run: the trials of a plan one after the other, each result durable before the next begins.
 
+mod budget;
 mod fio;
 mod meter;
 mod program;
@@ -9,6 +10,7 @@ mod trial;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+pub use budget::Budget;
 pub use meter::{MachineMeter, Meter, Reading};
 pub use subject::{Answer, ImageOrder, MountOrder, MountedOver, Subject};
 pub use trial::{Fault, Figure, run_trial};
@@ -34,6 +36,8 @@ pub enum Ending {
     Finished,
     /// It was asked to stop; it can be resumed.
     Stopped,
+    /// Its time was used, with so many trials of later repeats left; it can be resumed.
+    OutOfTime(usize),
 }
 
 /// What a run is made with.
@@ -46,6 +50,8 @@ pub struct Runner<'a> {
     pub meter: &'a dyn Meter,
     /// When set, the run stops after the present trial.
     pub stop: &'a AtomicBool,
+    /// The time that it may take; none for as long as it takes.
+    pub budget: Option<Budget>,
 }
 
 impl Runner<'_> {
@@ -63,6 +69,13 @@ impl Runner<'_> {
                 return Ok(Ending::Stopped);
             }
             let rest = plan.trials.get(number..).unwrap_or_default();
+            let before = number.checked_sub(1).and_then(|before| plan.trials.get(before));
+            if self
+                .budget
+                .is_some_and(|budget| budget.ends_before(before, rest, &time_left, self.workloads))
+            {
+                return Ok(Ending::OutOfTime(rest.len()));
+            }
             watch.begins(
                 planned,
                 number + 1,

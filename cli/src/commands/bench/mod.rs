@@ -8,13 +8,14 @@ mod watch;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use thinstore_compare::environment::Environment;
 use thinstore_compare::plan::{Available, Plan, Selection};
 use thinstore_compare::report::{ReportOptions, write_comparison, write_report};
 use thinstore_compare::results::{DriverInfo, Outcome, Results, ResultsFile, Run, SCHEMA_VERSION};
-use thinstore_compare::run::{Ending, MachineMeter, Runner, Subject};
+use thinstore_compare::run::{Budget, Ending, MachineMeter, Runner, Subject};
 use thinstore_compare::workload::Workload;
 use thinstore_storage::{Error, ErrorKind};
 use thinstore_store::{DriverName, obstacle};
@@ -28,6 +29,9 @@ use crate::interrupt::Interrupt;
 
 /// What a run writes its results to, in its folder.
 const RESULTS: &str = "results.jsonl";
+
+/// How long repeats are added in the short set: it is there for whoever does not want to wait for more than three minutes.
+const QUICK_SECONDS: u32 = 100;
 
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -43,9 +47,13 @@ pub struct Bench {
     /// Only these workloads
     #[arg(long, value_name = "W", value_delimiter = ',')]
     only: Vec<String>,
-    /// How often each is measured [default: 5, of the short set 3]
+    /// How often each is measured [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeats: Option<u32>,
+    /// No repeat but the first goes on for longer after the start; what there is then is what counts, and the same
+    /// command adds to it [default: of the short set 100]
+    #[arg(long, value_name = "SECONDS")]
+    time_limit: Option<u32>,
     /// Of the order of the trials [default: another one each time]
     #[arg(long)]
     seed: Option<u64>,
@@ -114,6 +122,7 @@ impl Bench {
             return Err(Failure::usage("say where the results go with --output DIR"));
         };
         require_root("comparing drivers")?;
+        let budget = self.budget();
         let interrupt = Interrupt::watch();
         make_folder(output)?;
         let stores = self.stores.clone().unwrap_or_else(|| output.join("stores"));
@@ -127,7 +136,7 @@ impl Bench {
             let what = skipped.driver.as_deref().or(skipped.workload.as_deref());
             eprintln!("thinstore: left out: {}: {}", what.unwrap_or_default(), skipped.reason);
         }
-        let ending = run_plan(context, &workloads, &plan, &mut file, &stores, &interrupt);
+        let ending = run_plan(context, (&workloads, &plan), &mut file, &stores, budget, &interrupt);
         drop(file);
         drop(std::fs::remove_dir_all(stores.join("archives")));
         // the user's own folder stays; an empty one of ours goes
@@ -138,6 +147,12 @@ impl Bench {
         }
         match ending? {
             Ending::Finished => Ok(()),
+            Ending::OutOfTime(left) => {
+                eprintln!(
+                    "thinstore: the time was over with {left} trials of later repeats left; the same command adds them"
+                );
+                Ok(())
+            }
             Ending::Stopped => Err(Failure::Engine(Error::new(
                 ErrorKind::Io,
                 format!(
@@ -146,6 +161,12 @@ impl Bench {
                 ),
             ))),
         }
+    }
+
+    /// The time from now on.
+    fn budget(&self) -> Option<Budget> {
+        let seconds = self.time_limit.or(self.quick.then_some(QUICK_SECONDS))?;
+        Some(Budget { begun: Instant::now(), limit: Duration::from_secs(seconds.into()) })
     }
 
     fn all_workloads(&self) -> Result<Vec<Workload>, Failure> {
@@ -227,10 +248,10 @@ fn lacks(program: &str) -> bool {
 
 fn run_plan(
     context: &Context,
-    workloads: &[Workload],
-    plan: &Plan,
+    (workloads, plan): (&[Workload], &Plan),
     file: &mut ResultsFile,
     stores: &Path,
+    budget: Option<Budget>,
     interrupt: &Interrupt,
 ) -> Result<Ending, Failure> {
     let meter = MachineMeter::new(stores).map_err(told)?;
@@ -257,7 +278,7 @@ fn run_plan(
             })
             .collect();
         let stop = Arc::new(AtomicBool::new(false));
-        let runner = Runner { workloads, subjects: &dynamic, meter: &meter, stop: &stop };
+        let runner = Runner { workloads, subjects: &dynamic, meter: &meter, stop: &stop, budget };
         with_signals(interrupt, &stop, || runner.run(plan, file, &mut bar).map_err(told))
     });
     bar.clear();
