@@ -170,3 +170,30 @@ fn a_full_disk_ends_a_comparison_and_what_was_finished_is_kept() {
         store.finish();
     }
 }
+
+/// The values of one figure of a driver.
+fn figures(results: &Path, metric: &str) -> Vec<f64> {
+    let text = fs::read_to_string(results).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines
+        .filter(|line| line["metric"] == metric)
+        .map(|line| line["value"].as_f64().unwrap())
+        .collect()
+}
+
+#[test]
+#[ignore = "needs root: mounts containers"]
+fn what_a_container_gives_back_counts_when_it_has_arrived_at_the_disk() {
+    let store = TempStore::with_size(Identity::Current, "64M");
+    let output = store.path("out");
+    let words = ["bench", "--only", "space-return", "--drivers", "thin", "--repeats", "3"];
+    store.ok(&[words.as_slice(), &["--output", &output]].concat());
+    let results = Path::new(&output).join("results.jsonl");
+    let (written, left) = (figures(&results, "written"), figures(&results, "after_fstrim"));
+    assert_eq!((written.len(), left.len()), (3, 3));
+    assert!(written.iter().all(|bytes| *bytes >= 256.0 * 1048576.0), "{written:?}");
+    // The journal of the file system in the container, and pages of the map.
+    assert!(left.iter().all(|bytes| *bytes < 4.0 * 1048576.0), "{left:?}");
+    assert_eq!(host::left_below(store.folder()), Vec::<String>::new());
+    store.finish();
+}

@@ -119,6 +119,6 @@ pub trait Subject: Sync {
     /// The daemons that work for it now.
     fn daemons(&self) -> Vec<u32>;
 
-    /// What its store takes on the disk.
+    /// What its store takes on the disk, when what was given back has arrived there.
     fn space_bytes(&self) -> Answer<u64>;
 }

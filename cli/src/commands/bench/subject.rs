@@ -143,6 +143,11 @@ impl StoreSubject {
                 self.operations().remove_image(&NameRequest { name: image.name }).map_err(told)?;
             }
         }
+        self.settle()
+    }
+
+    /// What is given back is on its way for a moment; returns when nothing is.
+    fn settle(&self) -> Answer<()> {
         let wait = UsageRequest { wait: true, pool_only: true };
         self.operations().usage(&wait).map(drop).map_err(told)
     }
@@ -272,6 +277,7 @@ impl Subject for StoreSubject {
     }
 
     fn space_bytes(&self) -> Answer<u64> {
+        self.settle()?;
         allocated_bytes(&self.root).map_err(|error| error.to_string())
     }
 }
