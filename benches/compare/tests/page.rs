@@ -114,6 +114,18 @@ fn the_page_of_two_runs_is_shown_without_a_word_from_the_console() {
     no_console_message(&log);
     let (share, _) = looked_at(&picture);
     assert!(share > 0.05 && share < 0.9, "{share}");
+    let (document, log) = chromium(&report.page, &["--dump-dom"]);
+    no_console_message(&log);
+    let mut plots = 0;
+    for entry in std::fs::read_dir(folder.join("plots")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(name) = name.strip_suffix(".svg") else { continue };
+        assert!(document.contains(&format!("id=\"{name}\"")), "{name} is not in the page");
+        assert!(folder.join(format!("plots/{name}.png")).exists(), "{name}");
+        plots += 1;
+    }
+    assert_eq!((plots, document.matches("<figure ").count()), (report.plots, report.plots));
+    assert_eq!(plots, first.run.workloads.len(), "one of each workload");
 }
 
 /// Clicks as a person does, and says what came of it.
@@ -150,6 +162,27 @@ const cell = heat.querySelector('td.cell[data-tip]');
 cell.dispatchEvent(new PointerEvent('pointermove', { bubbles: true, clientX: 300, clientY: 300 }));
 const tip = document.getElementById('tip');
 said.tip = getComputedStyle(tip).visibility === 'visible' && tip.textContent.includes('as good as overlay2');
+const reference = document.getElementById('reference');
+const line = heat.tBodies[0].rows[0];
+const place = (name) => Array.from(heat.tHead.rows[0].cells).find((c) => c.textContent === name).cellIndex;
+const values_of = () => ['thin', 'overlay2', 'vfs'].map((name) => Number(line.cells[place(name)].dataset.value));
+const compareWith = (name) => {
+  reference.value = Array.from(reference.options).find((option) => option.text === name).value;
+  reference.dispatchEvent(new Event('change'));
+};
+const drawn = () => Array.from(document.querySelectorAll('.score > span')).filter(shown).map((s) => s.textContent);
+said.to_overlay2 = values_of();
+said.table = heat.tBodies[0].textContent;
+compareWith('thin');
+said.to_thin = values_of();
+said.heading = document.querySelector('#overview h2').textContent;
+said.own = line.cells[place('thin')].className + ' ' + line.cells[place('overlay2')].classList.contains('cell');
+said.told = line.cells[place('overlay2')].dataset.tip.includes('as good as thin')
+  || line.cells[place('overlay2')].dataset.tip.includes('no difference from thin');
+said.scores = drawn();
+compareWith('overlay2');
+said.back = said.table === heat.tBodies[0].textContent;
+delete said.table;
 document.body.insertAdjacentHTML('beforeend', `<pre id="said">${JSON.stringify(said)}</pre>`);
 </script></body>"#;
 
@@ -181,4 +214,19 @@ fn clicking_sorts_filters_and_tells() {
         assert_eq!(said[name], true, "{name}: {said}");
     }
     assert_eq!(said["chosen"], serde_json::json!(["chown"]));
+    // With another reference: its own figure, the reciprocal of what was its ratio, and what follows from both.
+    let values = |name: &str| [0, 1, 2].map(|place| said[name][place].as_f64().unwrap());
+    let ([thin, _, _], [figure, overlay2, _]) = (values("to_overlay2"), values("to_thin"));
+    assert!((thin * overlay2 - 1.0).abs() < 1e-9, "{said}");
+    let row = thinstore_compare::analysis::Analysis::of(&results, Some("thin"), options.bootstrap);
+    let row = row.unwrap();
+    let place = row.drivers.iter().position(|driver| driver.name == "thin").unwrap();
+    let median = row.rows[0].cells[place].as_ref().unwrap().estimate.median;
+    assert!((figure - median).abs() < 1e-9 * median, "{said}");
+    assert_eq!(said["heading"], "Compared with thin");
+    assert_eq!(said["own"], "figure true");
+    let scores: Vec<&str> =
+        said["scores"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert!(scores.contains(&"overlay2") && !scores.contains(&"thin"), "{scores:?}");
+    assert_eq!((&said["told"], &said["back"]), (&true.into(), &true.into()), "{said}");
 }

@@ -57,6 +57,8 @@ impl RowId {
 pub struct Cell {
     /// The figure.
     pub estimate: Estimate,
+    /// Its values, each with its repeat.
+    pub repeats: Vec<(u32, f64)>,
     /// How many times as good it is as the reference, pair by pair; none of the reference itself.
     pub ratio: Option<Ratio>,
     /// The latencies of all repeats.
@@ -76,6 +78,17 @@ impl Row {
     /// The drivers that have a cell, by their number.
     pub fn present(&self) -> impl Iterator<Item = (usize, &Cell)> {
         self.cells.iter().enumerate().filter_map(|(driver, cell)| Some((driver, cell.as_ref()?)))
+    }
+
+    /// How many times as good one driver is as another, pair by pair; none of itself.
+    pub fn ratio(&self, analysis: &Analysis, driver: usize, reference: usize) -> Option<Ratio> {
+        let cell = |number: usize| self.cells.get(number).and_then(Option::as_ref);
+        let name = format!("{} {}", self.id.key(), analysis.drivers.get(driver)?.name);
+        let (values, against) = (&cell(driver)?.repeats, &cell(reference)?.repeats);
+        if driver == reference {
+            return None;
+        }
+        paired(&self.id, &name, values, against, &analysis.bootstrap)
     }
 
     /// The least and the largest end of all intervals.
@@ -248,23 +261,32 @@ fn row(
     bootstrap: &Bootstrap,
 ) -> Row {
     let key = id.key();
-    let against: HashMap<u32, f64> =
-        values.get(&reference).into_iter().flatten().copied().collect();
+    let against = values.get(&reference).map_or(&[][..], Vec::as_slice);
     let cells = drivers.iter().enumerate().map(|(number, driver)| {
         let values = values.get(&number)?;
         let name = format!("{key} {}", driver.name);
         let plain = values.iter().map(|(_, value)| *value).collect();
         let estimate = Estimate::of(&name, plain, bootstrap)?;
-        let ratio = if number == reference {
-            None
-        } else {
-            let ratios = values.iter().filter_map(|(repeat, value)| {
-                id.metric.better.ratio(*value, *against.get(repeat)?)
-            });
-            Ratio::paired(&name, &ratios.collect::<Vec<f64>>(), bootstrap)
-        };
-        Some(Cell { estimate, ratio, latency: latencies.remove(&number) })
+        let ratio =
+            if number == reference { None } else { paired(&id, &name, values, against, bootstrap) };
+        let repeats = values.clone();
+        Some(Cell { estimate, repeats, ratio, latency: latencies.remove(&number) })
     });
     let cells = cells.collect();
     Row { id, cells }
+}
+
+/// The ratio of the values of one driver to those of another in the same repeats.
+fn paired(
+    id: &RowId,
+    name: &str,
+    values: &[(u32, f64)],
+    reference: &[(u32, f64)],
+    bootstrap: &Bootstrap,
+) -> Option<Ratio> {
+    let against: HashMap<u32, f64> = reference.iter().copied().collect();
+    let ratios = values
+        .iter()
+        .filter_map(|(repeat, value)| id.metric.better.ratio(*value, *against.get(repeat)?));
+    Ratio::paired(name, &ratios.collect::<Vec<f64>>(), bootstrap)
 }

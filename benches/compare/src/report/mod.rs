@@ -143,7 +143,7 @@ pub fn write_report(results: &Results, folder: &Path, options: &ReportOptions) -
     Ok(Report { page, table: run_table(&analysis), plots: plots.len() })
 }
 
-/// Writes the comparison of two runs into a folder: `report.html` and `report.md`. The names say which is which.
+/// Writes the comparison of two runs into a folder: `report.html`, `report.md` and `plots`. The names say which is which.
 pub fn write_comparison(
     first: (&str, &Results),
     second: (&str, &Results),
@@ -163,11 +163,14 @@ pub fn write_comparison(
     make_folder(folder)?;
     let (names, results) = ((first.0, second.0), (first.1, second.1));
     let page = folder.join("report.html");
-    let html = page::comparison_page(names, results, (&analyses.0, &analyses.1), &comparison);
+    let plots = page::comparison_plots(&analyses.0, &comparison);
+    let analyzed = (&analyses.0, &analyses.1);
+    let html = page::comparison_page(names, results, analyzed, &comparison, &plots);
     write(&page, html.as_bytes())?;
     let text = markdown::comparison_markdown(names, results, &analyses.0, &comparison);
     write(&folder.join("report.md"), text.as_bytes())?;
-    Ok(Report { page, table: comparison_table(&comparison), plots: 0 })
+    write_plots(&plots.iter().collect::<Vec<_>>(), &folder.join("plots"), options)?;
+    Ok(Report { page, table: comparison_table(&comparison), plots: plots.len() })
 }
 
 fn make_folder(folder: &Path) -> Result<()> {

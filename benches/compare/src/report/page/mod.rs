@@ -2,6 +2,7 @@
 
 mod ending;
 mod heat_table;
+mod references;
 mod run;
 mod two;
 
@@ -11,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 pub use run::run_page;
-pub use two::comparison_page;
+pub use two::{comparison_page, comparison_plots};
 
 use super::plot::palette::{HEAT_DARK, HEAT_LIGHT, Ink, driver_colors, driver_shape};
 use super::plot::svg::{Svg, escape};
@@ -92,8 +93,13 @@ fn driver_mark(name: &str, number: usize) -> String {
     svg.inline("").replace("role=\"img\" aria-label=\"\"", "aria-hidden=\"true\"")
 }
 
-/// What stays on top: where to go, and what to see.
-fn bar(sections: &[(&str, &str)], drivers: &[String], workloads: &[(String, String)]) -> String {
+/// What stays on top: where to go, what to see, and what to compare with, if that can be chosen.
+fn bar(
+    sections: &[(&str, &str)],
+    drivers: &[String],
+    workloads: &[(String, String)],
+    reference: Option<usize>,
+) -> String {
     let mut html = String::from("<div class=\"bar\"><div><nav aria-label=\"Sections\">");
     for (anchor, title) in sections {
         write!(html, "<a href=\"#{anchor}\">{}</a>", escape(title)).ok();
@@ -103,7 +109,17 @@ fn bar(sections: &[(&str, &str)], drivers: &[String], workloads: &[(String, Stri
     for (name, title) in workloads {
         write!(html, "<option value=\"{}\">{}</option>", escape(name), escape(title)).ok();
     }
-    html.push_str("</select><div class=\"chips\" role=\"group\" aria-label=\"Drivers shown\">");
+    html.push_str("</select>");
+    if let Some(reference) = reference {
+        html.push_str("<label class=\"small quiet\" for=\"reference\">Compared with</label>");
+        html.push_str("<select id=\"reference\" autocomplete=\"off\">");
+        for (number, name) in drivers.iter().enumerate() {
+            let selected = if number == reference { " selected" } else { "" };
+            write!(html, "<option value=\"{number}\"{selected}>{}</option>", escape(name)).ok();
+        }
+        html.push_str("</select>");
+    }
+    html.push_str("<div class=\"chips\" role=\"group\" aria-label=\"Drivers shown\">");
     for (number, name) in drivers.iter().enumerate() {
         write!(
             html,
@@ -138,12 +154,16 @@ fn figure(plot: &Plot, wide: bool) -> String {
     let svg = plot.drawing.inline(&plot.title);
     let svg = if wide { format!("<div class=\"scroll\">{svg}</div>") } else { svg };
     let name = escape(&plot.name);
-    format!(
-        "<figure class=\"{class}\" id=\"{name}\"{workload}>{svg}<details><summary>Figures</summary>{}\
-         <p class=\"small\"><a href=\"plots/{name}.svg\">SVG</a><a href=\"plots/{name}.png\">PNG</a></p>\
-         </details></figure>\n",
-        table(&plot.table, &plot.title)
-    )
+    let files = format!(
+        "<p class=\"small\"><a href=\"plots/{name}.svg\">SVG</a><a href=\"plots/{name}.png\">PNG</a></p>"
+    );
+    let figures = if plot.table.headings.is_empty() {
+        files
+    } else {
+        let table = table(&plot.table, &plot.title);
+        format!("<details><summary>Figures</summary>{table}{files}</details>")
+    };
+    format!("<figure class=\"{class}\" id=\"{name}\"{workload}>{svg}{figures}</figure>\n")
 }
 
 /// A table that can be sorted.

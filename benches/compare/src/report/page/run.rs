@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::super::Figures;
 use super::super::facts::commit_words;
 use super::super::plot::svg::escape;
-use super::{bar, document, driver_names, ending, facts, figure, heat_table};
+use super::{bar, document, driver_names, ending, facts, figure, heat_table, references};
 use crate::analysis::{Analysis, Row};
 use crate::results::{Results, Role, WorkloadInfo};
 use crate::statistics::Verdict;
@@ -35,7 +35,7 @@ pub fn run_page(results: &Results, analysis: &Analysis, figures: &Figures) -> St
         .map(|workload| (workload.name.clone(), workload.title.clone()))
         .collect();
     let mut body = head(results, analysis);
-    body.push_str(&bar(&sections, &drivers, &workloads));
+    body.push_str(&bar(&sections, &drivers, &workloads, Some(analysis.reference)));
     body.push_str("<main>\n");
     body.push_str(&overview(analysis));
     for (name, workloads) in &groups {
@@ -111,7 +111,8 @@ fn head(results: &Results, analysis: &Analysis) -> String {
 
 /// Where each driver stands, and all ratios.
 fn overview(analysis: &Analysis) -> String {
-    let reference = escape(analysis.reference_name());
+    // The script puts another name here when another driver is chosen.
+    let reference = format!("<span data-reference>{}</span>", escape(analysis.reference_name()));
     let rows: Vec<&Row> = analysis.rows_of(Role::Result).collect();
     let mut html = format!(
         "<section id=\"overview\"><h2>Compared with {reference}</h2>\
@@ -119,50 +120,56 @@ fn overview(analysis: &Analysis) -> String {
          worse.</p><div class=\"score\">"
     );
     for (number, driver) in analysis.drivers.iter().enumerate() {
-        if number == analysis.reference {
-            continue;
-        }
-        let mut counts = [0_usize; 3];
-        for ratio in rows.iter().filter_map(|row| row.cells.get(number)?.as_ref()?.ratio) {
-            let place = match ratio.verdict() {
-                Verdict::Better => 0,
-                Verdict::NoDifference | Verdict::TooFew => 1,
-                Verdict::Worse => 2,
-            };
-            if let Some(count) = counts.get_mut(place) {
-                *count += 1;
-            }
-        }
-        if counts.iter().sum::<usize>() == 0 {
-            continue;
-        }
-        let name = escape(&driver.name);
-        write!(html, "<span data-driver=\"{number}\">{name}</span><div class=\"stack\" data-driver=\"{number}\" role=\"img\" \
-             aria-label=\"{name}: better in {}, no difference in {}, worse in {}\">", counts[0], counts[1], counts[2]).ok();
-        for (count, (class, words)) in
-            counts.iter().zip([("better", "better"), ("same", "no difference"), ("worse", "worse")])
-        {
-            if *count > 0 {
-                write!(
-                    html,
-                    "<b class=\"{class}\" style=\"flex: {count} 1 0\" data-tip=\"{name}&#10;{words} in {count}\">{count}</b>"
-                )
-                .ok();
-            }
-        }
-        html.push_str("</div>");
+        html.push_str(&score(&driver.name, number, &rows));
     }
     write!(
         html,
         "</div><h3>All ratios</h3><p class=\"quiet\">How many times as good as {reference}, whose own figures stand in its \
-         column. Point at a cell for the figures, click on a heading to sort. \
+         column. Point at a cell for the figures, click on a heading to sort. As a drawing, compared with {}: \
          <a href=\"plots/ratios.svg\">SVG</a> <a href=\"plots/ratios.png\">PNG</a></p>{}",
+        escape(analysis.reference_name()),
         heat_table::key("better", "worse")
     )
     .ok();
     let caption = format!("Ratios to {}", analysis.reference_name());
     html.push_str(&heat_table::heat_table(analysis, &rows, &caption));
+    html.push_str(&references::references(analysis, &rows));
     html.push_str("</section>\n");
+    html
+}
+
+/// In how many figures a driver is better, shows no difference, or is worse; the reference's own line is there, and not
+/// shown.
+fn score(name: &str, number: usize, rows: &[&Row]) -> String {
+    let mut counts = [0_usize; 3];
+    for ratio in rows.iter().filter_map(|row| row.cells.get(number)?.as_ref()?.ratio) {
+        let place = match ratio.verdict() {
+            Verdict::Better => 0,
+            Verdict::NoDifference | Verdict::TooFew => 1,
+            Verdict::Worse => 2,
+        };
+        if let Some(count) = counts.get_mut(place) {
+            *count += 1;
+        }
+    }
+    let hidden = if counts == [0; 3] { " hidden" } else { "" };
+    let name = escape(name);
+    let mut html = format!(
+        "<span data-driver=\"{number}\"{hidden}>{name}</span><div class=\"stack\" data-driver=\"{number}\" role=\"img\" \
+         aria-label=\"{name}: better in {}, no difference in {}, worse in {}\"{hidden}>",
+        counts[0], counts[1], counts[2]
+    );
+    for (count, (class, words)) in
+        counts.iter().zip([("better", "better"), ("same", "no difference"), ("worse", "worse")])
+    {
+        let hidden = if *count == 0 { " hidden" } else { "" };
+        write!(
+            html,
+            "<b class=\"{class}\" style=\"flex: {count} 1 0\" data-tip=\"{name}&#10;{words} in {count}\"{hidden}>{count}</b>"
+        )
+        .ok();
+    }
+    html.push_str("</div>");
     html
 }
 

@@ -123,5 +123,58 @@
       });
     });
   }
+
+  // Another driver to compare with: figures stand in its column, and the ratios to it in all others.
+  const reference = document.getElementById('reference');
+  const data = document.getElementById('references');
+  if (reference && data) {
+    const { drivers, cells, ratios } = JSON.parse(data.textContent);
+    const overview = document.getElementById('overview');
+    const table = overview.querySelector('table.heat');
+    // In the order of the data, whatever they are sorted by later.
+    const lines = Array.from(table.tBodies[0].rows);
+    const words = ['better', 'no difference', 'worse'];
+    const fill = (cell, figure, ratio, own) => {
+      if (!figure) return;
+      const [shown, value] = ratio || figure;
+      cell.textContent = shown;
+      cell.className = ratio ? `cell b${ratio[2]}` : own ? 'figure' : 'none';
+      cell.dataset.value = value;
+      cell.dataset.tip = ratio ? `${figure[2]}\n${ratio[4]}` : figure[2];
+    };
+    const compareWith = (number) => {
+      const counts = drivers.map(() => [0, 0, 0]);
+      lines.forEach((line, row) => {
+        for (const cell of all('[data-driver]', line)) {
+          const driver = Number(cell.dataset.driver);
+          const ratio = ratios[row][number][driver];
+          if (ratio) counts[driver][ratio[3]] += 1;
+          const off = cell.classList.contains('off');
+          fill(cell, cells[row][driver], ratio, driver === number);
+          cell.classList.toggle('off', off);
+        }
+      });
+      for (const part of all('.score > [data-driver]', overview)) {
+        const driver = Number(part.dataset.driver);
+        const sums = counts[driver];
+        part.hidden = sums.every((sum) => sum === 0);
+        if (!part.classList.contains('stack')) continue;
+        part.setAttribute('aria-label',
+          `${drivers[driver]}: ${words.map((word, place) => `${word} in ${sums[place]}`).join(', ')}`);
+        Array.from(part.children).forEach((bar, place) => {
+          bar.hidden = sums[place] === 0;
+          bar.style.flex = `${sums[place]} 1 0`;
+          bar.textContent = sums[place];
+          bar.dataset.tip = `${drivers[driver]}\n${words[place]} in ${sums[place]}`;
+        });
+      }
+      for (const name of all('[data-reference]')) name.textContent = drivers[number];
+      table.setAttribute('aria-label', `Ratios to ${drivers[number]}`);
+      // What it was sorted by is no more.
+      for (const heading of table.tHead.rows[0].cells) heading.removeAttribute('aria-sort');
+      table.tBodies[0].append(...lines);
+    };
+    reference.addEventListener('change', () => compareWith(Number(reference.value)));
+  }
   document.documentElement.dataset.ready = 'yes';
 })();

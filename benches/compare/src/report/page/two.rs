@@ -5,10 +5,10 @@ use std::fmt::Write;
 
 use super::super::facts::commit_words;
 use super::super::plot::svg::escape;
-use super::super::plot::{Table, TableCell, ratio_text};
-use super::{bar, document, ending, facts, heat_table, table};
+use super::super::plot::{Plot, Table, TableCell, forest, ratio_text};
+use super::{bar, document, ending, facts, figure, heat_table, table};
 use crate::analysis::{Analysis, Change, Comparison, RowId};
-use crate::results::{Results, Role, Unit};
+use crate::results::{Results, Role, Unit, WorkloadInfo};
 use crate::statistics::Verdict;
 
 /// The whole page. The names are those of the two files.
@@ -17,9 +17,11 @@ pub fn comparison_page(
     results: (&Results, &Results),
     analyses: (&Analysis, &Analysis),
     comparison: &Comparison,
+    plots: &[Plot],
 ) -> String {
     let sections = [
         ("changes", "Ratios"),
+        ("plots", "Plots"),
         ("figures", "Figures"),
         ("environment", "Environments"),
         ("errors", "Errors"),
@@ -31,7 +33,7 @@ pub fn comparison_page(
         .map(|workload| (workload.name.clone(), workload.title.clone()))
         .collect();
     let mut body = head(names, results, comparison);
-    body.push_str(&bar(&sections, &comparison.drivers, &workloads));
+    body.push_str(&bar(&sections, &comparison.drivers, &workloads, None));
     body.push_str("<main>\n");
     body.push_str("<section id=\"changes\"><h2>A against B</h2><p class=\"quiet\">How many times as good A is as B: ratios of the \
          medians, with bootstrap intervals over both runs (they are not paired). Above 1, A is better.</p>");
@@ -43,6 +45,10 @@ pub fn comparison_page(
             write!(body, "<h3>{title}</h3>").ok();
             body.push_str(&changes_table(analyses.0, comparison, &changes));
         }
+    }
+    body.push_str("</section>\n<section id=\"plots\"><h2>Plots</h2>");
+    for plot in plots {
+        body.push_str(&figure(plot, true));
     }
     body.push_str("</section>\n<section id=\"figures\"><h2>Figures</h2>");
     body.push_str(&table(&figures_table(analyses.0, comparison), "All figures of both runs"));
@@ -62,6 +68,27 @@ pub fn comparison_page(
         "</section></main>\n<footer>Made by <code>thinstore bench report</code>.</footer>",
     );
     document("thinstore bench: two runs compared", &comparison.drivers, &body)
+}
+
+/// A plot of the results of each workload.
+pub fn comparison_plots(analysis: &Analysis, comparison: &Comparison) -> Vec<Plot> {
+    let heading = |change: &Change| {
+        let conditions = change.id.conditions();
+        let metric = change.id.metric.title();
+        if conditions.is_empty() { metric } else { format!("{metric}, {conditions}") }
+    };
+    let of = |workload: &WorkloadInfo| {
+        let changes: Vec<&Change> = comparison
+            .changes
+            .iter()
+            .filter(|change| {
+                change.id.metric.role == Role::Result && change.id.workload == workload.name
+            })
+            .collect();
+        let tip = |change: &Change| tip(comparison, change);
+        forest(comparison, &workload.name, &workload.title, &changes, heading, tip)
+    };
+    analysis.workloads.iter().filter_map(of).collect()
 }
 
 fn head(names: (&str, &str), results: (&Results, &Results), comparison: &Comparison) -> String {

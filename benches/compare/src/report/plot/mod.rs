@@ -5,6 +5,7 @@ mod bars;
 mod cdf;
 mod dots;
 pub mod font;
+mod forest;
 mod heat;
 mod lines;
 pub mod palette;
@@ -15,6 +16,7 @@ pub use axis::LOGARITHMIC_FROM;
 pub use bars::bars;
 pub use cdf::cdf;
 pub use dots::dots;
+pub use forest::forest;
 pub use heat::{heat, ratio_text};
 pub use lines::lines;
 
@@ -112,8 +114,17 @@ fn plot_note(id: &RowId) -> String {
     if conditions.is_empty() { better.to_owned() } else { format!("{conditions}; {better}") }
 }
 
-/// What is told of a cell that is pointed at.
+/// What is told of a cell that is pointed at: its figure, and how it compares.
 pub fn cell_tip(analysis: &Analysis, id: &RowId, driver: usize, cell: &Cell) -> String {
+    let mut tip = figure_tip(analysis, id, driver, cell);
+    if let Some(ratio) = &cell.ratio {
+        tip.push_str(&format!("\n{}", ratio_sentence(ratio, analysis.reference_name())));
+    }
+    tip
+}
+
+/// What is told of its figure alone.
+pub fn figure_tip(analysis: &Analysis, id: &RowId, driver: usize, cell: &Cell) -> String {
     let unit = id.metric.unit;
     let estimate = &cell.estimate;
     let mut tip = format!(
@@ -128,9 +139,6 @@ pub fn cell_tip(analysis: &Analysis, id: &RowId, driver: usize, cell: &Cell) -> 
     }
     let count = estimate.values.len();
     tip.push_str(&format!("\n{count} repeat{}", if count == 1 { "" } else { "s" }));
-    if let Some(ratio) = &cell.ratio {
-        tip.push_str(&format!("\n{}", ratio_sentence(ratio, analysis.reference_name())));
-    }
     tip
 }
 
