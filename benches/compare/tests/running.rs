@@ -21,6 +21,7 @@ use thinstore_compare::plan::{Available, Plan, Planned, Selection, TimeLeft};
 use thinstore_compare::results::{Results, ResultsFile, Role};
 use thinstore_compare::run::{
     Answer, Budget, Ending, Fault, ImageOrder, Meter, MountOrder, Reading, Runner, Subject, Watch,
+    run_trial,
 };
 use thinstore_compare::workload::{Content, Workload};
 
@@ -120,7 +121,10 @@ impl Subject for Fake {
         self.image.lock().unwrap().clone_from(&image.files);
         self.asked("begin")
     }
-    fn create(&self, container: &str) -> Answer<()> {
+    fn create(&self, container: &str, committed: Option<&str>) -> Answer<()> {
+        if let Some(image) = committed {
+            self.log.lock().unwrap().push(format!("{container} of {image}"));
+        }
         let folder = self.folder.join(container);
         std::fs::create_dir(&folder).map_err(|error| error.to_string())?;
         for (path, content) in self.image.lock().unwrap().iter() {
@@ -446,6 +450,84 @@ fn a_run_whose_time_is_used_ends_after_the_first_repeat_and_the_rest_can_be_adde
     let mut notes = Notes { budget: budget(0), ..Notes::default() };
     let (ending, _) = go(folder.path(), &rest, &mut file, &mut notes, &FakeMeter::default());
     assert_eq!((ending.unwrap(), notes.begun.len()), (Ending::OutOfTime(2 * 3 * 4), 0));
+}
+
+const COPIES: &str = r#"
+name = "copies"
+title = "Copies"
+purpose = "To see."
+[[steps]]
+do = "create"
+containers = 2
+[[steps]]
+do = "mount"
+containers = 2
+[[steps]]
+do = "start"
+containers = 2
+run = ["sh", "-c", "echo said 1.5 times; sleep 0.2; echo longest: 0.25"]
+[[steps]]
+do = "commit"
+containers = 2
+[[steps]]
+do = "command"
+containers = 2
+run = ["echo", "tps = 12.5 (of one)"]
+measure = "rate"
+figure = { after = "tps = ", unit = "operations_per_second" }
+[[steps]]
+do = "finish"
+containers = 2
+measure = "longest"
+figure = { after = "longest:", unit = "seconds" }
+[[steps]]
+do = "create"
+copies = true
+containers = 2
+[[steps]]
+do = "mount"
+copies = true
+containers = 2
+[[steps]]
+do = "command"
+copies = true
+containers = 2
+run = ["true"]
+measure = "check"
+"#;
+
+#[test]
+fn programs_run_beside_the_steps_say_figures_and_copies_stand_on_what_was_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = |text: &str| {
+        let workload = Workload::parse(Path::new("a.toml"), text).unwrap();
+        let fake = Fake::new("a", folder.path(), "");
+        let parameters = workload.combinations(false).remove(0);
+        let result = run_trial(&fake, &FakeMeter::default(), &workload, &parameters);
+        (result, fake)
+    };
+    let (figures, fake) = trial(COPIES);
+    let figures = figures.unwrap();
+    let value =
+        |name: &str| figures.iter().find(|figure| figure.metric.name == name).unwrap().value;
+    // Rates add up, of times the longest counts.
+    assert!((value("rate") - 25.0).abs() < 1e-9 && (value("longest") - 0.25).abs() < 1e-9);
+    assert!(value("check") > 0.0);
+    for number in 0..2 {
+        assert_eq!(fake.count(&format!("c{number}-copy of c{number}-image")), 1);
+    }
+    let (fault, _) = trial(&COPIES.replace("after = \"longest:\"", "after = \"shortest\""));
+    let fault = fault.unwrap_err();
+    assert!(fault.step == "step 6, finish" && fault.message.contains("'shortest'"), "{fault:?}");
+    // What is left running when a step fails does not outlive the trial.
+    let sleeps = COPIES.replace("sleep 0.2", "echo $$ > pid; exec sleep 1000").replace(
+        "\"echo\", \"tps = 12.5 (of one)\"",
+        "\"sh\", \"-c\", \"until [ -s pid ]; do :; done; cp pid ../../pid; exit 1\"",
+    );
+    let (fault, _) = trial(&sleeps);
+    assert_eq!(fault.unwrap_err().step, "step 5, command");
+    let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+    assert!(!Path::new("/proc").join(pid.trim()).exists(), "{pid}");
 }
 
 #[test]

@@ -140,6 +140,21 @@ fn what_is_wrong_is_named_with_its_line() {
         ("do = \"create\"", "do = \"mount\"\nmounts = [\"volume:x\"]", "'volume:x'"),
         ("size = \"{size_bytes}\" }] }", "}] }", "image: data: it wants 'size' or 'text'"),
         ("\"{size_bytes}\" }] }", "1, text = \"x\" }] }", "it wants 'size' or 'text'"),
+        (
+            "do = \"create\"",
+            "do = \"start\"\nrun = [\"true\"]",
+            "what 'start' begins wants a 'finish' after it",
+        ),
+        (
+            "measure = \"change\"",
+            "measure = \"change\"\nfigure = { after = \"x\", unit = \"seconds\" }",
+            "'figure' is what a 'command', or what was started, says",
+        ),
+        (
+            "do = \"create\"",
+            "do = \"finish\"\nfigure = { after = \"x\", unit = \"seconds\" }",
+            "'figure' without 'measure'",
+        ),
         ("[[steps]]", "[[step]]", "unknown field `step`"),
         ("title =", "title", "line 3"),
     ] {

@@ -6,6 +6,7 @@ mod meter;
 mod program;
 mod subject;
 mod trial;
+mod writing;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -1,10 +1,13 @@
 //! Programs that steps run.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::Answer;
 
@@ -16,53 +19,89 @@ const WORDS: usize = 600;
 
 /// Runs a program in a folder to its end, and gives what it wrote.
 pub fn run_program(words: &[String], folder: &Path) -> Answer<String> {
-    run_within(words, folder, LIMIT)
+    Running::start(words, folder)?.end(LIMIT)
 }
 
-fn run_within(words: &[String], folder: &Path, limit: Duration) -> Answer<String> {
-    let (name, arguments) = words.split_first().ok_or("no program is named")?;
-    let mut child = Command::new(name)
-        .args(arguments)
-        .current_dir(folder)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("{name} cannot be run: {error}"))?;
-    let (output, errors) = (child.stdout.take(), child.stderr.take());
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    std::thread::scope(|scope| {
-        let output = scope.spawn(move || text_of(output));
-        let errors = scope.spawn(move || text_of(errors));
+/// A program that runs. One that is not waited for is killed.
+pub struct Running {
+    name: String,
+    pid: Option<Pid>,
+    /// None when it was told.
+    end: Option<Receiver<io::Result<ExitStatus>>>,
+    output: Option<JoinHandle<String>>,
+    errors: Option<JoinHandle<String>>,
+}
+
+impl Running {
+    /// Starts a program in a folder.
+    pub fn start(words: &[String], folder: &Path) -> Answer<Self> {
+        let (name, arguments) = words.split_first().ok_or("no program is named")?;
+        let mut child = Command::new(name)
+            .args(arguments)
+            .current_dir(folder)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{name} cannot be run: {error}"))?;
+        let (output, errors) = (child.stdout.take(), child.stderr.take());
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         // Waited for without polling: what is measured ends when the program does.
         let (ended, end) = channel();
-        scope.spawn(move || ended.send(child.wait()).ok());
-        let mut in_time = true;
-        let status = match end.recv_timeout(limit) {
-            Err(RecvTimeoutError::Timeout) => {
-                in_time = false;
-                if let Some(pid) = pid {
-                    rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
-                }
-                end.recv().ok()
+        std::thread::spawn(move || ended.send(child.wait()).ok());
+        Ok(Self {
+            name: name.clone(),
+            pid,
+            end: Some(end),
+            output: Some(std::thread::spawn(move || text_of(output))),
+            errors: Some(std::thread::spawn(move || text_of(errors))),
+        })
+    }
+
+    /// Waits for it, and gives what it wrote.
+    pub fn finish(self) -> Answer<String> {
+        self.end(LIMIT)
+    }
+
+    fn end(mut self, limit: Duration) -> Answer<String> {
+        let name = self.name.clone();
+        let status = match self.end.as_ref().map(|end| end.recv_timeout(limit)) {
+            Some(Err(RecvTimeoutError::Timeout)) => {
+                return Err(format!(
+                    "{name} did not end within {} s, and was killed",
+                    limit.as_secs()
+                ));
             }
-            status => status.ok(),
+            Some(Ok(status)) => status.map_err(|error| format!("{name}: {error}"))?,
+            Some(Err(RecvTimeoutError::Disconnected)) | None => {
+                return Err(format!("{name} was not waited for"));
+            }
         };
-        if !in_time {
-            return Err(format!("{name} did not end within {} s, and was killed", limit.as_secs()));
-        }
-        let status =
-            status.ok_or("it was not waited for")?.map_err(|error| format!("{name}: {error}"))?;
-        let output = output.join().unwrap_or_default();
-        let errors = errors.join().unwrap_or_default();
+        self.end = None;
+        let text = |thread: Option<JoinHandle<String>>| {
+            thread.and_then(|thread| thread.join().ok()).unwrap_or_default()
+        };
+        let (output, errors) = (text(self.output.take()), text(self.errors.take()));
         if status.success() {
             return Ok(output);
         }
         let said = errors.trim();
         let from = said.char_indices().rev().nth(WORDS).map_or(0, |(at, _)| at);
         Err(format!("{name} ended with {status}: {}", said.get(from..).unwrap_or(said)))
-    })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(end) = self.end.take() else { return };
+        if matches!(end.try_recv(), Err(TryRecvError::Empty)) {
+            if let Some(pid) = self.pid {
+                kill_process(pid, Signal::KILL).ok();
+            }
+            end.recv().ok();
+        }
+    }
 }
 
 fn text_of(pipe: Option<impl Read>) -> String {
@@ -82,6 +121,17 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_nobody_waits_for_is_killed() {
+        let here = Path::new(".");
+        let running = Running::start(&words("exec sleep 100"), here).unwrap();
+        let pid = running.pid.unwrap();
+        drop(running);
+        assert!(rustix::process::test_kill_process(pid).is_err(), "it is gone");
+        let running = Running::start(&words("echo good"), here).unwrap();
+        assert_eq!(running.finish().unwrap(), "good\n");
+    }
+
+    #[test]
     fn a_program_says_what_went_wrong() {
         let here = Path::new(".");
         assert_eq!(run_program(&words("echo good"), here).unwrap(), "good\n");
@@ -90,8 +140,8 @@ mod tests {
         assert!(
             run_program(&["no-such-program".into()], here).unwrap_err().contains("cannot be run")
         );
-        let error =
-            run_within(&words("exec sleep 100"), here, Duration::from_millis(50)).unwrap_err();
+        let sleeps = Running::start(&words("exec sleep 100"), here).unwrap();
+        let error = sleeps.end(Duration::from_millis(50)).unwrap_err();
         assert!(error.contains("killed"), "{error}");
     }
 }

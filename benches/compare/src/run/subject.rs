@@ -95,8 +95,8 @@ pub trait Subject: Sync {
     /// from trial to trial as long as that cannot be seen.
     fn begin(&self, image: &ImageOrder) -> Answer<()>;
 
-    /// Makes a container of the image.
-    fn create(&self, container: &str) -> Answer<()>;
+    /// Makes a container of the image, or of one that [`commit`](Self::commit) made.
+    fn create(&self, container: &str, committed: Option<&str>) -> Answer<()>;
 
     /// Mounts it with these over paths of it, and says where.
     fn mount(&self, container: &str, mounts: &[MountOrder]) -> Answer<PathBuf>;

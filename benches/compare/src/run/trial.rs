@@ -1,19 +1,17 @@
 //! One trial: the steps of a workload, done with a subject.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-
 use super::fio;
-use super::program::run_program;
+use super::program::{Running, run_program};
+use super::writing::write;
 use super::{Answer, ImageOrder, Meter, MountOrder, Reading, Subject};
 use crate::number::float;
 use crate::results::{Better, Histogram, Metric, Parameters, Unit, resources};
-use crate::workload::{Action, Step, Workload};
+use crate::workload::{Action, Said, Step, Template, Workload};
 
 /// A figure.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,46 +40,19 @@ fn fault(step: &str) -> impl Fn(String) -> Fault {
     move |message| Fault { step: step.clone(), message, disk_is_full: false }
 }
 
-/// The bytes that are written: no two trials write the same, and none writes zeros.
-fn pattern(size: u64) -> Vec<u8> {
-    let mut random = crate::random::Random::new(u64::from(std::process::id()) ^ size);
-    let words = usize::try_from(size.div_ceil(8)).unwrap_or(0);
-    let mut bytes: Vec<u8> = (0..words).flat_map(|_| random.next().to_le_bytes()).collect();
-    bytes.truncate(usize::try_from(size).unwrap_or(0));
-    bytes
-}
-
-/// Writes are done in pieces of this size.
-const PIECE_BYTES: u64 = 1 << 20;
-
-/// Opens a file of a container for writing. Whatever links the image has, and whatever the workload says, it lies in
-/// the container: the root that runs this is the host's.
-fn open_within(root: &Path, path: &str) -> std::io::Result<File> {
-    let folder = File::open(root)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-    let mode = Mode::from_raw_mode(0o644);
-    Ok(openat2(&folder, path, flags, mode, ResolveFlags::IN_ROOT)?.into())
-}
-
-fn write(root: &Path, path: &str, offset: u64, size: u64, sync: bool) -> Answer<()> {
-    let said = |error: std::io::Error| format!("{path}: {error}");
-    let file = open_within(root, path).map_err(said)?;
-    let bytes = pattern(size.min(PIECE_BYTES));
-    let mut written = 0;
-    while written < size {
-        let piece =
-            bytes.get(..usize::try_from(size - written).unwrap_or(usize::MAX)).unwrap_or(&bytes);
-        file.write_all_at(piece, offset + written).map_err(said)?;
-        written += u64::try_from(piece.len()).unwrap_or(size);
-    }
-    if sync { file.sync_all().map_err(said) } else { Ok(()) }
-}
-
 /// A figure of fio that is called so is of bytes; any other is of operations.
 const THROUGHPUT: &str = "throughput";
 
 /// A file system with less than this is full: what fails on it says nothing of a driver.
 const FULL_BYTES: u64 = 64 << 20;
+
+/// What a container's name ends with that was made of another one's image.
+const COPY: &str = "-copy";
+
+/// The image that `commit` makes of a container.
+fn committed(container: &str) -> String {
+    format!("{container}-image")
+}
 
 /// What is under way.
 struct Trial<'a> {
@@ -89,6 +60,8 @@ struct Trial<'a> {
     meter: &'a dyn Meter,
     parameters: &'a Parameters,
     mounts: BTreeMap<String, PathBuf>,
+    /// The programs that were started in containers; what is left of them when the trial ends is killed.
+    running: Mutex<BTreeMap<String, Running>>,
     before: Reading,
     figures: Vec<Figure>,
 }
@@ -123,8 +96,9 @@ fn measured(
     let read = |step: &str| meter.read(subject).map_err(|error| fault(step)(error.to_string()));
     meter.settle(workload.cold).map_err(|error| fault("settle")(error.to_string()))?;
     let before = read("read the counters")?;
-    let mounts = BTreeMap::new();
-    let mut trial = Trial { subject, meter, parameters, mounts, before, figures: Vec::new() };
+    let (mounts, running) = (BTreeMap::new(), Mutex::default());
+    let figures = Vec::new();
+    let mut trial = Trial { subject, meter, parameters, mounts, running, before, figures };
     for (number, step) in (1..).zip(&workload.steps) {
         trial.step(step).map_err(fault(&format!("step {number}, {}", step.action.name())))?;
     }
@@ -164,7 +138,8 @@ fn taken(before: &Reading, after: &Reading, written: Option<u64>) -> Vec<Figure>
 impl Trial<'_> {
     fn step(&mut self, step: &Step) -> Answer<()> {
         let count = step.containers.number(self.parameters)?;
-        let names: Vec<String> = (0..count).map(|number| format!("c{number}")).collect();
+        let suffix = if step.copies { COPY } else { "" };
+        let names: Vec<String> = (0..count).map(|number| format!("c{number}{suffix}")).collect();
         let begun = Instant::now();
         let ready = match &step.action {
             Action::Sync => {
@@ -176,7 +151,8 @@ impl Trial<'_> {
                 None
             }
             Action::Space | Action::PageCache => Some(Ready::Figure(self.grown(&step.action)?)),
-            action => self.all(action, &names, step.parallel)?.map(Ready::Fio),
+            Action::Finish => Some(Ready::Said(self.finish(&names)?)),
+            action => self.all(action, &names, step.parallel)?,
         };
         let seconds = begun.elapsed().as_secs_f64();
         let Some(measure) = &step.measure else { return Ok(()) };
@@ -196,12 +172,15 @@ impl Trial<'_> {
                 value: sum.operations_per_second,
                 latency: Some(sum.latency),
             },
-            (None, Some(operations)) => Figure {
+            (Some(Ready::Said(outputs)), _) if measure.figure.is_some() => {
+                said(&measure.name, measure.figure.as_ref(), &outputs)?
+            }
+            (_, Some(operations)) => Figure {
                 metric: Metric::result(&measure.name, Unit::OperationsPerSecond, Better::Higher),
                 value: float(operations.number(self.parameters)?) / seconds.max(1e-9),
                 latency: None,
             },
-            (None, None) => Figure {
+            (_, None) => Figure {
                 metric: Metric::result(&measure.name, Unit::Seconds, Better::Lower),
                 value: seconds,
                 latency: None,
@@ -223,13 +202,19 @@ impl Trial<'_> {
         Ok(Figure { metric, value: float(bytes), latency: None })
     }
 
-    /// An action for all of these containers: one after the other, or at the same time. Fio brings a figure of its own.
-    fn all(
-        &mut self,
-        action: &Action,
-        names: &[String],
-        parallel: bool,
-    ) -> Answer<Option<fio::FioResult>> {
+    /// Waits for what was started in these containers.
+    fn finish(&mut self, names: &[String]) -> Answer<Vec<String>> {
+        let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut finish = |name: &String| {
+            let running = running.remove(name).ok_or("nothing was started there")?;
+            running.finish()
+        };
+        let named = |name| finish(name).map_err(|message| format!("{name}: {message}"));
+        names.iter().map(named).collect()
+    }
+
+    /// An action for all of these containers: one after the other, or at the same time.
+    fn all(&mut self, action: &Action, names: &[String], parallel: bool) -> Answer<Option<Ready>> {
         let this = &*self;
         let answers: Vec<Answer<Done>> = if parallel && names.len() > 1 {
             std::thread::scope(|scope| {
@@ -251,6 +236,7 @@ impl Trial<'_> {
             answers
         };
         let mut sum: Option<fio::FioResult> = None;
+        let mut outputs = Vec::new();
         for (name, answer) in names.iter().zip(answers) {
             match answer.map_err(|message| format!("{name}: {message}"))? {
                 Done::Plain => {}
@@ -260,6 +246,11 @@ impl Trial<'_> {
                 Done::Unmounted => {
                     self.mounts.remove(name);
                 }
+                Done::Said(output) => outputs.push(output),
+                Done::Started(running) => {
+                    let known = self.running.get_mut();
+                    known.unwrap_or_else(PoisonError::into_inner).insert(name.clone(), running);
+                }
                 Done::Fio(result) => {
                     let sum = sum.get_or_insert_default();
                     sum.operations_per_second += result.operations_per_second;
@@ -268,7 +259,8 @@ impl Trial<'_> {
                 }
             }
         }
-        Ok(sum)
+        let said = (!outputs.is_empty()).then_some(Ready::Said(outputs));
+        Ok(sum.map(Ready::Fio).or(said))
     }
 
     fn one(&self, action: &Action, container: &str) -> Answer<Done> {
@@ -278,11 +270,14 @@ impl Trial<'_> {
                 .get(container)
                 .ok_or_else(|| "it is not mounted: a step 'mount' is missing".to_owned())
         };
-        let texts = |words: &[crate::workload::Template]| {
+        let texts = |words: &[Template]| {
             words.iter().map(|word| word.text(self.parameters)).collect::<Answer<Vec<String>>>()
         };
         match action {
-            Action::Create => subject.create(container)?,
+            Action::Create => {
+                let committed = container.strip_suffix(COPY).map(committed);
+                subject.create(container, committed.as_deref())?;
+            }
             Action::Mount(mounts) => {
                 let mut orders = Vec::new();
                 for text in texts(mounts)? {
@@ -295,9 +290,14 @@ impl Trial<'_> {
                 return Ok(Done::Unmounted);
             }
             Action::Remove => subject.remove(container)?,
-            Action::Commit => subject.commit(container, &format!("{container}-image"))?,
+            Action::Commit => subject.commit(container, &committed(container))?,
             Action::Diff => drop(subject.diff(container)?),
-            Action::Command(words) => drop(run_program(&texts(words)?, folder()?)?),
+            Action::Command(words) => {
+                return run_program(&texts(words)?, folder()?).map(Done::Said);
+            }
+            Action::Start(words) => {
+                return Running::start(&texts(words)?, folder()?).map(Done::Started);
+            }
             Action::Write { file, offset, size, sync } => {
                 let (path, offset) = (file.text(self.parameters)?, offset.number(self.parameters)?);
                 write(folder()?, &path, offset, size.number(self.parameters)?, *sync)?;
@@ -308,7 +308,11 @@ impl Trial<'_> {
                 words.extend(texts(options)?);
                 return fio::parse(&run_program(&words, folder()?)?).map(Done::Fio);
             }
-            Action::Sync | Action::DropCaches | Action::Space | Action::PageCache => {}
+            Action::Finish
+            | Action::Sync
+            | Action::DropCaches
+            | Action::Space
+            | Action::PageCache => {}
         }
         Ok(Done::Plain)
     }
@@ -318,6 +322,20 @@ impl Trial<'_> {
 enum Ready {
     Figure(Figure),
     Fio(fio::FioResult),
+    Said(Vec<String>),
+}
+
+/// What programs said of themselves: rates add up, of all else the largest counts.
+fn said(name: &str, figure: Option<&Said>, outputs: &[String]) -> Answer<Figure> {
+    let figure = figure.ok_or("no figure")?;
+    let rate = matches!(figure.unit, Unit::OperationsPerSecond | Unit::BytesPerSecond);
+    let mut value = 0.0_f64;
+    for output in outputs {
+        let one = figure.read(output)?;
+        value = if rate { value + one } else { value.max(one) };
+    }
+    let better = if rate { Better::Higher } else { Better::Lower };
+    Ok(Figure { metric: Metric::result(name, figure.unit, better), value, latency: None })
 }
 
 /// What an action for one container came to.
@@ -325,29 +343,7 @@ enum Done {
     Plain,
     Mounted(PathBuf),
     Unmounted,
+    Said(String),
+    Started(Running),
     Fio(fio::FioResult),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn writing_stays_in_the_container() {
-        let folder = tempfile::tempdir().unwrap();
-        let (root, outside) = (folder.path().join("root"), folder.path().join("outside"));
-        std::fs::create_dir(&root).unwrap();
-        std::fs::write(&outside, "untouched").unwrap();
-        std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
-        // A link to where the container has nothing.
-        assert!(write(&root, "link", 0, 3, true).is_err());
-        write(&root, "../outside", 1 << 20, (1 << 20) + 5, true).unwrap();
-        write(&root, "/outside", 0, 1, false).unwrap();
-        assert_eq!(std::fs::read(&outside).unwrap(), b"untouched");
-        let written = std::fs::read(root.join("outside")).unwrap();
-        assert_eq!(written.len(), (2 << 20) + 5);
-        let (hole, data) = written[1..].split_at((1 << 20) - 1);
-        assert!(hole.iter().all(|byte| *byte == 0));
-        assert!(data.iter().filter(|byte| **byte == 0).count() < data.len() / 100);
-    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::template::number;
-use super::{Action, Content, Image, ImageFile, Measure, Step, Template, Workload};
+use super::{Action, Content, Image, ImageFile, Measure, Said, Step, Template, Workload};
 use crate::results::{ParameterValue, Parameters};
 use crate::run::MountOrder;
 
@@ -84,8 +84,11 @@ struct FileStep {
     containers: Option<Value>,
     #[serde(default)]
     parallel: bool,
+    #[serde(default)]
+    copies: bool,
     measure: Option<String>,
     operations: Option<Value>,
+    figure: Option<Said>,
     mounts: Option<Vec<String>>,
     run: Option<Vec<String>>,
     options: Option<Vec<String>>,
@@ -133,6 +136,11 @@ pub(super) fn parse(text: &str) -> Result<Workload, Fault> {
     }
     if !steps.iter().any(|step| step.measure.is_some()) {
         return Err((0, "none of its steps has a 'measure': nothing would come of it".to_owned()));
+    }
+    let last = |wanted: fn(&Action) -> bool| steps.iter().rposition(|step| wanted(&step.action));
+    if last(|action| matches!(action, Action::Start(_))) > last(|action| *action == Action::Finish)
+    {
+        return Err((0, "what 'start' begins wants a 'finish' after it".to_owned()));
     }
     let one = || Template::new("1");
     let mut files = Vec::new();
@@ -237,7 +245,7 @@ fn step(file: FileStep) -> Result<Step, String> {
     // Each action has fields of its own; the others do not belong to it.
     let own: &[&str] = match action {
         "mount" => &["mounts"],
-        "command" => &["run"],
+        "command" | "start" => &["run"],
         "fio" => &["options"],
         "write" => &["file", "offset", "size", "sync"],
         _ => &[],
@@ -265,12 +273,14 @@ fn step(file: FileStep) -> Result<Step, String> {
         "drop-caches" => Action::DropCaches,
         "space" => Action::Space,
         "page-cache" => Action::PageCache,
-        "command" => {
+        "finish" => Action::Finish,
+        "command" | "start" => {
             let words = file.run.ok_or_else(|| missing("run"))?;
             if words.is_empty() {
                 return Err("'run' is empty: it wants a program and its arguments".to_owned());
             }
-            Action::Command(templates(words))
+            let words = templates(words);
+            if action == "start" { Action::Start(words) } else { Action::Command(words) }
         }
         "fio" => Action::Fio(templates(file.options.ok_or_else(|| missing("options"))?)),
         "write" => Action::Write {
@@ -281,8 +291,8 @@ fn step(file: FileStep) -> Result<Step, String> {
         },
         unknown => {
             return Err(format!(
-                "there is no action '{unknown}'; there are create, mount, unmount, remove, commit, diff, command, write, \
-                 fio, sync, drop-caches, space and page-cache"
+                "there is no action '{unknown}'; there are create, mount, unmount, remove, commit, diff, command, start, \
+                 finish, write, fio, sync, drop-caches, space and page-cache"
             ));
         }
     };
@@ -296,7 +306,19 @@ fn step(file: FileStep) -> Result<Step, String> {
                     "'operations' does not belong to '{action}', which counts by itself"
                 ));
             }
-            Some(Measure { name, operations: operations.map(Into::into) })
+            if file.figure.is_some()
+                && !(operations.is_none() && matches!(found, Action::Command(_) | Action::Finish))
+            {
+                return Err(
+                    "'figure' is what a 'command', or what was started, says: without 'operations'"
+                        .to_owned(),
+                );
+            }
+            let operations = operations.map(Into::into);
+            Some(Measure { name, operations, figure: file.figure })
+        }
+        (None, None) if file.figure.is_some() => {
+            return Err("'figure' without 'measure': of what?".to_owned());
         }
         (None, Some(_)) => return Err("'operations' without 'measure': of what?".to_owned()),
         (None, None) => None,
@@ -305,7 +327,8 @@ fn step(file: FileStep) -> Result<Step, String> {
         return Err(format!("'{action}' is there to measure: it wants 'measure'"));
     }
     let containers = file.containers.map_or_else(|| Template::new("1"), Into::into);
-    Ok(Step { action: found, containers, parallel: file.parallel, measure })
+    let (parallel, copies) = (file.parallel, file.copies);
+    Ok(Step { action: found, containers, parallel, copies, measure })
 }
 
 /// Everything can be resolved with every combination of parameters.
@@ -347,7 +370,7 @@ fn check_step(step: &Step, parameters: &Parameters) -> Result<(), String> {
         Action::Mount(mounts) => mounts
             .iter()
             .try_for_each(|mount| MountOrder::parse(&mount.text(parameters)?).map(drop)),
-        Action::Command(words) | Action::Fio(words) => {
+        Action::Command(words) | Action::Start(words) | Action::Fio(words) => {
             words.iter().try_for_each(|word| word.text(parameters).map(drop))
         }
         Action::Write { file, offset, size, .. } => {

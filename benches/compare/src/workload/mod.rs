@@ -8,9 +8,10 @@ mod template;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::Deserialize;
 pub use template::Template;
 
-use crate::results::{ParameterValue, Parameters, WorkloadInfo};
+use crate::results::{ParameterValue, Parameters, Unit, WorkloadInfo};
 use crate::{Error, Result};
 
 /// A workload.
@@ -86,6 +87,8 @@ pub struct Step {
     pub containers: Template,
     /// For all of them at the same time.
     pub parallel: bool,
+    /// For their copies instead, `c0-copy`, `c1-copy`, ...: containers of the images that `commit` made.
+    pub copies: bool,
     /// What is measured by it.
     pub measure: Option<Measure>,
 }
@@ -107,6 +110,10 @@ pub enum Action {
     Diff,
     /// Runs a program in the folder that they are mounted on.
     Command(Vec<Template>),
+    /// Starts a program there, and goes on.
+    Start(Vec<Template>),
+    /// Waits for the program that was started there.
+    Finish,
     /// Overwrites bytes of a file.
     Write {
         /// Below the mount.
@@ -141,6 +148,8 @@ impl Action {
             Self::Commit => "commit",
             Self::Diff => "diff",
             Self::Command(_) => "command",
+            Self::Start(_) => "start",
+            Self::Finish => "finish",
             Self::Write { .. } => "write",
             Self::Fio(_) => "fio",
             Self::Sync => "sync",
@@ -158,6 +167,31 @@ pub struct Measure {
     pub name: String,
     /// If it is so many operations: their rate is the figure, and not the time.
     pub operations: Option<Template>,
+    /// If the program says the figure itself.
+    pub figure: Option<Said>,
+}
+
+/// A figure that a program says.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Said {
+    /// It is the number behind these words in what the program wrote.
+    pub after: String,
+    /// What it is; of rates more is better, of everything else less.
+    pub unit: Unit,
+}
+
+impl Said {
+    /// The figure.
+    pub fn read(&self, output: &str) -> std::result::Result<f64, String> {
+        let number = output.split_once(&self.after).and_then(|(_, rest)| {
+            let end = |character: char| !(character.is_ascii_digit() || "+-.e".contains(character));
+            rest.trim_start().split(end).next()?.parse::<f64>().ok()
+        });
+        number
+            .filter(|number| number.is_finite() && *number >= 0.0)
+            .ok_or_else(|| format!("no number behind '{}' in what it wrote", self.after))
+    }
 }
 
 /// One cell of the comparison, without the driver.

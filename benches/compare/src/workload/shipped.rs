@@ -27,6 +27,8 @@ const FILES: &[(&str, &str)] = &shipped!(
     "after-snapshot.toml",
     "build.toml",
     "sqlite.toml",
+    "pgbench.toml",
+    "live-snapshot.toml",
     "page-cache.toml",
     "space.toml",
     "space-return.toml",

@@ -31,7 +31,7 @@ use crate::interrupt::Interrupt;
 const RESULTS: &str = "results.jsonl";
 
 /// How long repeats are added in the short set: it is there for whoever does not want to wait for more than three minutes.
-const QUICK_SECONDS: u32 = 100;
+const QUICK_SECONDS: u32 = 115;
 
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -51,7 +51,7 @@ pub struct Bench {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeats: Option<u32>,
     /// No repeat but the first goes on for longer after the start; what there is then is what counts, and the same
-    /// command adds to it [default: of the short set 100]
+    /// command adds to it [default: of the short set 115]
     #[arg(long, value_name = "SECONDS")]
     time_limit: Option<u32>,
     /// Of the order of the trials [default: another one each time]

@@ -12,10 +12,16 @@ pub struct HostFile {
     pub path: String,
 }
 
+/// Where Debian has PostgreSQL's programs: a folder for each version, none of them on anybody's path.
+const POSTGRESQL: &str = "/usr/lib/postgresql";
+
 /// Where a program of this name is.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let versions = std::fs::read_dir(POSTGRESQL).into_iter().flatten().flatten();
+    let folders = std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .chain(versions.map(|version| version.path().join("bin")));
     folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 

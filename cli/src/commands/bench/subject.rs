@@ -223,8 +223,9 @@ impl Subject for StoreSubject {
         Ok(())
     }
 
-    fn create(&self, container: &str) -> Answer<()> {
-        let source = self.state.lock().unwrap_or_else(PoisonError::into_inner).image.clone();
+    fn create(&self, container: &str, committed: Option<&str>) -> Answer<()> {
+        let image = || self.state.lock().unwrap_or_else(PoisonError::into_inner).image.clone();
+        let source = committed.map_or_else(image, str::to_owned);
         let request = SnapshotRequest { source, name: container.to_owned(), size_bytes: None };
         self.operations().snapshot(&request).map(drop).map_err(told)
     }
