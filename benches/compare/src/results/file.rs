@@ -141,6 +141,14 @@ impl ResultsFile {
     }
 }
 
+impl Drop for ResultsFile {
+    /// A program that another thread is just starting has the file too, until it runs: closing it would leave the lock to
+    /// that one for a moment.
+    fn drop(&mut self) {
+        flock(&self.file, FlockOperation::Unlock).ok();
+    }
+}
+
 fn is_figure(value: f64) -> bool {
     value.is_finite() && value >= 0.0
 }
@@ -150,5 +158,23 @@ impl Results {
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut file = ResultsFile::create(path, &self.run)?;
         file.append_records(self.records().get(1..).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_has_ended_holds_no_lock_whoever_still_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.jsonl");
+        let run = Run { schema_version: crate::results::SCHEMA_VERSION, ..Run::default() };
+        let file = ResultsFile::create(&path, &run).unwrap();
+        let as_a_child_has_it = file.file.try_clone().unwrap();
+        assert!(ResultsFile::resume(&path).is_err(), "it is being written");
+        drop(file);
+        ResultsFile::resume(&path).unwrap();
+        drop(as_a_child_has_it);
     }
 }
