@@ -145,6 +145,27 @@ impl Tree {
         self
     }
 
+    /// The same tree without some of its attributes.
+    #[must_use]
+    pub fn without_attributes(mut self, leaves_out: fn(&[u8]) -> bool) -> Tree {
+        for entry in self.entries.values_mut() {
+            entry.attributes.retain(|name, _| !leaves_out(name));
+        }
+        self
+    }
+
+    /// The same tree with a deletion of an overlay's being just that: the kernel links several together.
+    #[must_use]
+    pub fn with_bare_deletions(mut self) -> Tree {
+        for (path, entry) in &mut self.entries {
+            if entry.kind == Kind::CharacterDevice(0, 0) {
+                (entry.modified, entry.names) = ((0, 0), 1);
+                entry.same_as.clone_from(path);
+            }
+        }
+        self
+    }
+
     /// The same tree with every time replaced, for what was done in two places.
     #[must_use]
     pub fn without_times(mut self) -> Tree {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::*;
-use thinstore_filesystem::{DirectoryTree, Node, TreePath, TreeReader, TreeWriter};
+use thinstore_filesystem::{DirectoryTree, Metadata, Node, TreePath, TreeReader, TreeWriter};
 use thinstore_storage::ErrorKind;
 
 /// A folder that is the tree, beside one that must stay as it is.
@@ -277,4 +277,40 @@ fn layers_come_out_as_umoci_unpacks_them() {
         assert!(status.expect("touch").success());
     }
     assert_same_manifest(&manifest_of(&tree), &manifest_of(&unpacked), "as umoci unpacks");
+}
+
+#[test]
+#[ignore = "needs root: sets owners"]
+fn an_empty_folder_that_is_made_anew_is_as_it_was_and_others_stay() {
+    let place = Place::new();
+    let mut tree = place.tree();
+    for folder in ["above", "above/empty", "above/full"] {
+        let metadata = Metadata { mode: 0o2751, uid: 3, gid: 4, ..Metadata::default() };
+        tree.put(&path(folder), &Node::Directory, &metadata, None).expect("put");
+    }
+    put_file(&mut tree, "above/full/file", b"kept");
+    put_file(&mut tree, "above/empty/file", b"goes");
+    tree.finish().expect("finish");
+    let state = |name: &str| {
+        let found = std::fs::metadata(place.at(name)).expect("stat");
+        (found.mode(), found.uid(), found.gid(), found.mtime(), found.mtime_nsec())
+    };
+    let number = |name: &str| std::fs::metadata(place.at(name)).expect("stat").ino();
+    let (before, above) = (state("tree/above/empty"), state("tree/above"));
+    let full = number("tree/above/full");
+    // what is there already keeps its number, so that the new one has another
+    let held = std::fs::File::open(place.at("tree/above/empty")).expect("open");
+    let mut tree = place.tree();
+    tree.clear(&path("above/empty")).expect("clear");
+    for name in ["above/empty", "above/full", "above/full/file", "missing", ""] {
+        tree.renew_empty_folder(&path(name)).expect("made anew, or left alone");
+    }
+    tree.finish().expect("finish");
+    assert_ne!(number("tree/above/empty"), held.metadata().expect("stat").ino());
+    assert_eq!((state("tree/above/empty"), state("tree/above")), (before, above));
+    assert_eq!(number("tree/above/full"), full);
+    assert_eq!(std::fs::read(place.at("tree/above/full/file")).expect("read"), b"kept");
+    // it came from below this writer as before
+    tree.clear(&path("above")).expect("clear");
+    assert!(!place.at("tree/above/empty").exists());
 }

@@ -8,6 +8,7 @@ use thinstore_storage::Result;
 
 use super::read::list;
 use super::{DirectoryTree, Folder, failed, file_type, stat};
+use crate::tree::{TreePath, TreeReader};
 
 /// A folder that is being emptied, and what is left in it.
 struct Emptying {
@@ -62,6 +63,33 @@ impl DirectoryTree {
         let opened = self.open_child(folder, name).map_err(|errno| failed("open", &path, errno))?;
         let names = list(&opened).map_err(|errno| failed("list", &path, errno))?;
         Ok(Emptying { folder: opened, names })
+    }
+
+    /// Makes a folder that is empty anew, as it is. An overlay hides what is below it from then on, by one mark
+    /// instead of one for each name. Any other path is left alone.
+    ///
+    /// # Errors
+    /// `Io` or `Permission` as the host says.
+    pub fn renew_empty_folder(&mut self, path: &TreePath) -> Result<()> {
+        let Some(folder) = self.folder_to_change(path)? else { return Ok(()) };
+        let names = list(&folder).map_err(|errno| failed("list", &folder.path, errno))?;
+        let path = folder.path.clone();
+        let (Some(name), true) = (path.name(), names.is_empty()) else { return Ok(()) };
+        let Some(above) = self.folder_to_change(&path.parent())? else { return Ok(()) };
+        let (node, mut metadata) = self.node(&path)?;
+        self.touch(&folder)?;
+        if let Some(time) = self.state_mut().times.get(&path) {
+            metadata.modified = *time;
+        }
+        let ours = self.state_mut().ours.get(&above.inode);
+        let is_ours = ours.is_some_and(|names| names.contains(name));
+        self.remove_child(&above, name)?;
+        self.put_at(&path, &above, name, &node, &metadata, None)?;
+        if !is_ours {
+            // it is as much from below as it was
+            self.unmark(&above, name);
+        }
+        Ok(())
     }
 
     /// Removes what came from below this writer out of a folder.

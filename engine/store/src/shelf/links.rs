@@ -1,7 +1,10 @@
-//! Hard links from one layer into those below.
+//! What an overlay does otherwise than an image says, and than Docker writes into its folders.
 //!
 //! An overlay that copies a file up for a new name parts it from the names that it has below. In an image all
 //! of them are one file; so they are all made anew, of what was copied up.
+//!
+//! An overlay marks what is removed one by one. A folder that is made in the place of a removed one it marks as
+//! opaque, as Docker does a folder of which nothing that is below shall be seen.
 
 use std::collections::HashMap;
 
@@ -85,7 +88,8 @@ impl TreeWriter for WithLinks<'_> {
     }
 
     fn clear(&mut self, path: &TreePath) -> Result<()> {
-        self.tree.clear(path)
+        self.tree.clear(path)?;
+        self.tree.renew_empty_folder(path)
     }
 
     fn finish(&mut self) -> Result<()> {
