@@ -335,6 +335,24 @@ fn an_empty_store_lists_nothing_and_is_clean() {
 }
 
 #[test]
+fn a_tree_is_drawn_to_a_file_and_to_standard_output() {
+    let store = small_store();
+    let folder = store.new_folder("drawn");
+    let file = format!("{folder}/layers.svg");
+    assert_eq!(store.ok(&["tree", "--svg", &file]).stdout_text(), "");
+    let drawn = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(store.ok(&["tree", "--svg"]).stdout_text(), drawn);
+    assert!(drawn.starts_with("<svg ") && drawn.ends_with("</svg>\n"));
+    for name in store.rows(&["ls"]).iter().chain(&store.rows(&["images"])) {
+        let name = name["name"].as_str().unwrap();
+        assert!(drawn.contains(&format!(">{name}<")), "no {name} in {drawn}");
+    }
+    assert_eq!(drawn.matches("<g ").count(), store.rows(&["tree"]).len());
+    store.refused(&[3], &["tree", "--svg", &store.path("missing/layers.svg")], &["layers.svg"]);
+    store.finish();
+}
+
+#[test]
 fn listings_inspections_check_and_scrub_write_nothing() {
     let store = small_store();
     let commands: [&[&str]; 12] = [

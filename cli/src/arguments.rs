@@ -8,7 +8,7 @@ use thinstore_store::DriverName;
 
 use crate::commands::{
     bench, check, commit, control, copy, demo, diff, export, grow, import, init, inspect, manual,
-    mount, remove, repair, run, scrub, serve, snapshot, usage, volume,
+    mount, remove, repair, run, scrub, serve, snapshot, tree, usage, volume,
 };
 use crate::output::Format;
 use crate::template::Template;
@@ -115,7 +115,7 @@ pub enum Command {
     /// List the layers that images stand on
     Layers,
     /// Show who stands on whom, and what each one owns
-    Tree,
+    Tree(tree::Tree),
     /// Make a container of an image, a layer or another container
     Snapshot(snapshot::Snapshot),
     /// List containers

@@ -51,7 +51,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Import(command) => command.run(context),
         Command::Images => listing::images(context),
         Command::Layers => listing::layers(context),
-        Command::Tree => tree::run(context),
+        Command::Tree(options) => tree::run(context, &options),
         Command::Snapshot(command) => command.run(context),
         Command::Ls => listing::containers(context),
         Command::Mount(command) => command.run(context),

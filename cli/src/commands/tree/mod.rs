@@ -1,5 +1,12 @@
 //! `tree`
 
+mod layout;
+mod svg;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use thinstore_storage::Error;
 use thinstore_store::Access;
 use thinstore_store::size::format_size;
 use thinstore_store::types::{TreeEntry, TreeKind};
@@ -12,8 +19,24 @@ use crate::text::{printable, short_id};
 /// Deeper than this the lines are not indented further: chains can have thousands.
 const INDENT_LIMIT: usize = 40;
 
-pub fn run(context: &Context) -> Result<(), Failure> {
+#[derive(Args, Debug)]
+pub struct Tree {
+    /// Draw it: a picture (SVG) into FILE, or to standard output
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    svg: Option<PathBuf>,
+}
+
+pub fn run(context: &Context, options: &Tree) -> Result<(), Failure> {
     let entries = context.with_store(Access::Read, |store| Ok(store.tree()?))?;
+    if let Some(path) = &options.svg {
+        let picture = svg::draw(&entries, context.driver.as_str());
+        if path.as_os_str() == "-" {
+            return context.output.text(&picture);
+        }
+        return std::fs::write(path, picture).map_err(|error| {
+            Failure::Engine(Error::io(format!("cannot write {}", path.display()), error))
+        });
+    }
     let style = context.output.style();
     context.output.list(&entries, |entry| &entry.name, |entries| render(entries, style))
 }
@@ -85,6 +108,20 @@ fn render(entries: &[TreeEntry], style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Names and depths, parents first; those named `one`, `two`, `c...` or `web...` are containers.
+    pub fn tree(shape: &[(&str, u64)]) -> Vec<TreeEntry> {
+        let mut entries: Vec<TreeEntry> = Vec::new();
+        for ((name, depth), layer_id) in shape.iter().zip(1..) {
+            let is_container = ["one", "two", "web"].iter().any(|start| name.starts_with(start))
+                || name.strip_prefix('c').is_some_and(|rest| rest.parse::<u32>().is_ok());
+            let kind = if is_container { TreeKind::Container } else { TreeKind::Layer };
+            let below = entries.iter().rev().find(|entry| entry.depth + 1 == *depth);
+            let parent_layer_id = below.map(|below| below.layer_id);
+            entries.push(TreeEntry { layer_id, parent_layer_id, ..entry(kind, name, *depth, &[]) });
+        }
+        entries
+    }
 
     fn entry(kind: TreeKind, name: &str, depth: u64, images: &[&str]) -> TreeEntry {
         TreeEntry {
