@@ -28,6 +28,7 @@ drivers! {
     btrfs => "btrfs",
     reflink => "reflink",
     qcow2 => "qcow2",
+    devicemapper => "devicemapper",
     vfs => "vfs",
 }
 

@@ -188,10 +188,23 @@ pub fn take_down(folder: &Path) {
         kill(pid);
     }
     for one in loops_below(folder) {
+        remove_holders(&one.device);
         let _ = std::process::Command::new("losetup").arg("-d").arg(&one.device).status();
     }
     for mount in mounts_below(folder).into_iter().rev() {
         unmount(&mount.point);
+    }
+}
+
+/// The devices of device-mapper that stand on another device, the upper ones first.
+fn remove_holders(device: &Path) {
+    let name = device.file_name().unwrap_or_default();
+    let holders = Path::new("/sys/block").join(name).join("holders");
+    for holder in fs::read_dir(holders).into_iter().flatten().flatten() {
+        remove_holders(&Path::new("/dev").join(holder.file_name()));
+        let name = fs::read_to_string(holder.path().join("dm/name")).unwrap_or_default();
+        let words = ["remove", "--retry", name.trim_end()];
+        let _ = std::process::Command::new("dmsetup").args(words).status();
     }
 }
 

@@ -20,6 +20,32 @@ pub(crate) fn make_private(path: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make", path))
 }
 
+/// The name that a folder has in a space of names that is the whole host's; it is kept in the folder.
+pub(crate) fn own_name(folder: &Path) -> Result<Option<String>> {
+    let path = folder.join("name");
+    match std::fs::read_to_string(&path) {
+        Ok(name) => Ok(Some(name)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", &path)(error)),
+    }
+}
+
+/// The same, and gives it one if it has none; by one process at a time.
+pub(crate) fn make_own_name(folder: &Path) -> Result<String> {
+    if let Some(name) = own_name(folder)? {
+        return Ok(name);
+    }
+    let random = LayerId::random()?;
+    let short: String = random.as_str().chars().take(16).collect();
+    let name = format!("thinstore-{short}");
+    let (new, path) = (folder.join("name.new"), folder.join("name"));
+    std::fs::write(&new, &name).map_err(failed("write", &new))?;
+    File::open(&new).and_then(|file| file.sync_all()).map_err(failed("write", &new))?;
+    std::fs::rename(&new, &path).map_err(failed("write", &path))?;
+    sync(folder)?;
+    Ok(name)
+}
+
 /// Makes a folder that must not be there.
 pub(crate) fn make(path: &Path, mode: u32) -> Result<()> {
     DirBuilder::new().mode(mode).create(path).map_err(failed("make", path))?;

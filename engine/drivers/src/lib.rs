@@ -10,6 +10,7 @@
 
 mod backing;
 mod btrfs;
+mod devicemapper;
 mod directory;
 mod disk_image;
 mod driver;
@@ -56,6 +57,7 @@ pub fn open(name: DriverName, root: &Path) -> Result<Box<dyn LayerDriver>> {
         DriverName::Btrfs => Box::new(btrfs::Btrfs::open(root)?),
         DriverName::Reflink => Box::new(reflink::Reflink::open(root)?),
         DriverName::Qcow2 => Box::new(qcow2::Qcow2::open(root)?),
+        DriverName::Devicemapper => Box::new(devicemapper::Devicemapper::open(root)?),
         DriverName::Vfs => Box::new(vfs::Vfs::open(root)?),
     })
 }
@@ -72,6 +74,7 @@ pub fn obstacle(name: DriverName, root: &Path) -> Result<Option<String>> {
         DriverName::Btrfs => btrfs::obstacle(root),
         DriverName::Reflink => reflink::obstacle(root),
         DriverName::Qcow2 => Ok(qcow2::obstacle()),
+        DriverName::Devicemapper => Ok(devicemapper::obstacle()),
         DriverName::Vfs => Ok(None),
     }
 }

@@ -25,6 +25,8 @@ pub enum DriverName {
     Reflink,
     /// Disk images of QEMU's, each with what differs from the one below.
     Qcow2,
+    /// Thin devices of the kernel's dm-thin.
+    Devicemapper,
     /// A full copy for each layer.
     Vfs,
 }
@@ -37,7 +39,7 @@ struct Row {
     limits: &'static str,
 }
 
-const TABLE: [Row; 7] = [
+const TABLE: [Row; 8] = [
     Row {
         name: DriverName::Thin,
         text: "thin",
@@ -81,6 +83,14 @@ const TABLE: [Row; 7] = [
                  through FUSE: they are sent to it one at a time, which is slow, and nothing else may write \
                  to what it shows; it dies with the container's data in flight when memory is short; \
                  each commit makes the container's chain of files longer; containers have sizes",
+    },
+    Row {
+        name: DriverName::Devicemapper,
+        text: "devicemapper",
+        how: "a thin device of the kernel's dm-thin for each layer, snapshots of them, in blocks of 64 KiB",
+        limits: "needs dm_thin_pool; the pool lies on loop devices over sparse files of 100 GiB and 2 GiB, \
+                 and keeps the space of removed layers; a small write to a shared block copies 64 KiB; \
+                 containers have sizes",
     },
     Row {
         name: DriverName::Vfs,
