@@ -77,6 +77,15 @@ fn thin_volumes_are_made_described_copied_resized_and_removed_without_a_mount() 
     assert_eq!(described["Options"], serde_json::json!({"size": (64 << 20).to_string()}));
     assert_eq!(number(&described["Status"]["SizeBytes"]), 64 << 20);
     assert_eq!(described["Mountpoint"], data(&store, "kept").to_str().unwrap());
+    // by its name alone too, where no container or image has that
+    for name in ["kept", "folder"] {
+        let by_name = store.json(&["inspect", name]);
+        assert_eq!(by_name, store.json(&["volume", "inspect", name]));
+        assert_eq!(store.json(&["inspect", "--type", "volume", name]), by_name);
+        store.refused(&[3], &["inspect", "--type", "image", name], &[name]);
+    }
+    assert_eq!(store.json(&["scrub", "kept"])["clean"], true);
+    store.refused(&[3], &["scrub", "folder"], &["'folder'"]);
     let drivers: Vec<(String, String)> = volumes(&store)
         .into_iter()
         .map(|(name, row)| (name, row["driver"].as_str().unwrap().to_owned()))
@@ -148,7 +157,6 @@ fn thin_volumes_are_made_described_copied_resized_and_removed_without_a_mount() 
         .collect();
     assert_eq!(kinds, ["volume", "volume"]);
     assert!(store.ok(&["tree"]).stdout_text().contains("monday (volume)"));
-    store.refused(&[3], &["inspect", "db"], &["'db'"]);
     store.refused(&[3], &["rm", "db"], &["'db'"]);
     store.ok(&["check"]);
 

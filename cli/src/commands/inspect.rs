@@ -2,10 +2,12 @@
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use thinstore_storage::ErrorKind;
 use thinstore_store::time::rfc3339;
 use thinstore_store::types::{InspectKind, InspectRequest};
 use thinstore_store::{Access, Operations};
 
+use super::volume;
 use crate::arguments::FormatArgument;
 use crate::containers::{Status, find_all};
 use crate::context::Context;
@@ -13,7 +15,7 @@ use crate::failure::Failure;
 
 #[derive(Args, Debug)]
 pub struct Inspect {
-    /// Containers, images or layers
+    /// Containers, images, layers or volumes
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     /// The same as --format
@@ -29,14 +31,17 @@ enum Kind {
     Container,
     Image,
     Layer,
+    Volume,
 }
 
-impl From<Kind> for InspectKind {
-    fn from(kind: Kind) -> InspectKind {
-        match kind {
-            Kind::Container => InspectKind::Container,
-            Kind::Image => InspectKind::Image,
-            Kind::Layer => InspectKind::Layer,
+impl Kind {
+    /// None is a volume: those are found by themselves.
+    fn of_store(self) -> Option<InspectKind> {
+        match self {
+            Kind::Container => Some(InspectKind::Container),
+            Kind::Image => Some(InspectKind::Image),
+            Kind::Layer => Some(InspectKind::Layer),
+            Kind::Volume => None,
         }
     }
 }
@@ -44,16 +49,38 @@ impl From<Kind> for InspectKind {
 impl Inspect {
     /// JSON whatever the format, in a list, as docker does; or what a template says, a line for each.
     pub fn run(self, context: &Context) -> Result<(), Failure> {
-        let kind = self.kind.map(InspectKind::from);
+        if let Some(Kind::Volume) = self.kind {
+            let found = volume::described(context, &self.names)?;
+            return print_described(context, self.template.as_ref(), &found);
+        }
+        let kind = self.kind.and_then(Kind::of_store);
         let found = context.with_store(Access::Read, |store| {
             let mut found = Vec::new();
-            for name in self.names {
-                let mut described = store.inspect(&InspectRequest { name, kind })?;
-                add_run(context, store, &mut described)?;
-                found.push(described);
+            for name in &self.names {
+                found.push(match store.inspect(&InspectRequest { name: name.clone(), kind }) {
+                    Err(error) if error.kind() == ErrorKind::NotFound && kind.is_none() => {
+                        Err(error)
+                    }
+                    described => {
+                        let mut described = described?;
+                        add_run(context, store, &mut described)?;
+                        Ok(described)
+                    }
+                });
             }
             Ok(found)
         })?;
+        // what has no such name may be a volume
+        let found: Result<Vec<Value>, Failure> = self
+            .names
+            .iter()
+            .zip(found)
+            .map(|(name, found)| match found {
+                Ok(described) => Ok(described),
+                Err(error) => volume::find(context, name)?.ok_or_else(|| error.into()),
+            })
+            .collect();
+        let found = found?;
         print_described(context, self.template.as_ref(), &found)
     }
 }

@@ -18,7 +18,7 @@ use crate::text::{counted, duration, printable, short_id};
 
 #[derive(Args, Debug)]
 pub struct Scrub {
-    /// Only these containers, images and layers, with all that they stand on
+    /// Only these containers, images, layers and volumes of driver thin, with all that they stand on
     names: Vec<String>,
 }
 

@@ -204,19 +204,28 @@ fn list(context: &Context) -> Result<(), Failure> {
 
 impl Inspect {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let volumes = volumes(context)?;
-        let mut found = Vec::new();
-        for name in &self.names {
-            let volume = volumes.iter().find(|volume| volume.name == *name).ok_or_else(|| {
-                Failure::not_found(format!(
-                    "there is no volume '{}'; 'thinstore volume ls' shows those there are",
-                    printable(name)
-                ))
-            })?;
-            found.push(in_dockers_shape(volume));
-        }
+        let found = described(context, &self.names)?;
         print_described(context, self.template.as_ref(), &found)
     }
+}
+
+/// Volumes in Docker's shape.
+pub fn described(context: &Context, names: &[String]) -> Result<Vec<Value>, Failure> {
+    let found = names.iter().map(|name| {
+        find(context, name)?.ok_or_else(|| {
+            Failure::not_found(format!(
+                "there is no volume '{}'; 'thinstore volume ls' shows those there are",
+                printable(name)
+            ))
+        })
+    });
+    found.collect()
+}
+
+/// A volume in Docker's shape, if there is one of that name.
+pub fn find(context: &Context, name: &str) -> Result<Option<Value>, Failure> {
+    let volumes = volumes(context)?;
+    Ok(volumes.iter().find(|volume| volume.name == name).map(in_dockers_shape))
 }
 
 fn in_dockers_shape(volume: &VolumeSummary) -> Value {

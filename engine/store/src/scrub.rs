@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use thinstore_pool::{BLOCK_BYTES, Damage, LayerId, LayerInfo, ScrubProgress};
-use thinstore_storage::Result;
+use thinstore_storage::{ErrorKind, Result};
 
 use crate::catalog::{Catalog, Target};
 use crate::kinds::{CONTAINER, IMAGE, LAYER, TEMPLATE, VOLUME};
@@ -24,9 +24,13 @@ impl Store {
         let mut only = Vec::new();
         for name in &request.names {
             // An image is scrubbed by its record, which leads to its document as well.
-            let (Target::Container(id) | Target::Image(id) | Target::Layer(id)) =
-                catalog.resolve(name, None)?;
-            only.push(id);
+            only.push(match catalog.resolve(name, None) {
+                Ok(Target::Container(id) | Target::Image(id) | Target::Layer(id)) => id,
+                Err(error) => match catalog.volume(name) {
+                    Some(volume) if error.kind() == ErrorKind::NotFound => volume.id,
+                    _ => return Err(error),
+                },
+            });
         }
         let mut last: Option<ScrubProgress> = None;
         let report = self.pool().scrub(&only, &mut |now| {

@@ -17,7 +17,7 @@ const MOST_REQUESTS: usize = 5;
 /// Of an answer as much is read.
 const MOST_ANSWER: usize = 8 << 20;
 
-const ROUTES: [(&str, &str); 33] = [
+const ROUTES: [(&str, &str); 35] = [
     ("GET", "/version"),
     ("GET", "/metrics"),
     ("GET", "/v1/images"),
@@ -51,6 +51,8 @@ const ROUTES: [(&str, &str); 33] = [
     ("POST", "/v1/create-volume"),
     ("POST", "/v1/remove-volume"),
     ("POST", "/v1/prune-volumes"),
+    ("POST", "/v1/copy-volume"),
+    ("POST", "/v1/resize-volume"),
 ];
 
 const KEYS: [&str; 32] = [
@@ -133,7 +135,8 @@ const VALUES: [&str; 40] = [
 
 fn text(input: &mut Input<'_>) -> String {
     match input.u8() {
-        choice @ 0..=223 => VALUES[usize::from(choice) % VALUES.len()].to_owned(),
+        220..=223 => "thin".to_owned(),
+        choice @ 0..=219 => VALUES[usize::from(choice) % VALUES.len()].to_owned(),
         224..=251 => {
             let count = usize::from(input.u8() % 32);
             String::from_utf8_lossy(input.take(count)).into_owned()
@@ -144,7 +147,10 @@ fn text(input: &mut Input<'_>) -> String {
 
 fn key(input: &mut Input<'_>) -> String {
     match input.u8() {
-        choice @ 0..=239 => KEYS[usize::from(choice) % KEYS.len()].to_owned(),
+        // those of volumes that are devices; the others stay where they are
+        224..=231 => "driver".to_owned(),
+        232..=239 => "writable".to_owned(),
+        choice @ 0..=223 => KEYS[usize::from(choice) % KEYS.len()].to_owned(),
         _ => text(input),
     }
 }
