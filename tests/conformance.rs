@@ -29,6 +29,7 @@ drivers! {
     reflink => "reflink",
     qcow2 => "qcow2",
     devicemapper => "devicemapper",
+    zfs => "zfs",
     vfs => "vfs",
 }
 

@@ -25,6 +25,7 @@ mod qcow2;
 mod reflink;
 mod still;
 mod vfs;
+mod zfs;
 
 pub use directory::folder_bytes;
 pub use driver::{Commit, LayerDriver, LayerId, Place, Stack, Unchanged};
@@ -58,6 +59,7 @@ pub fn open(name: DriverName, root: &Path) -> Result<Box<dyn LayerDriver>> {
         DriverName::Reflink => Box::new(reflink::Reflink::open(root)?),
         DriverName::Qcow2 => Box::new(qcow2::Qcow2::open(root)?),
         DriverName::Devicemapper => Box::new(devicemapper::Devicemapper::open(root)?),
+        DriverName::Zfs => Box::new(zfs::Zfs::open(root)?),
         DriverName::Vfs => Box::new(vfs::Vfs::open(root)?),
     })
 }
@@ -75,6 +77,7 @@ pub fn obstacle(name: DriverName, root: &Path) -> Result<Option<String>> {
         DriverName::Reflink => reflink::obstacle(root),
         DriverName::Qcow2 => Ok(qcow2::obstacle()),
         DriverName::Devicemapper => Ok(devicemapper::obstacle()),
+        DriverName::Zfs => Ok(zfs::obstacle()),
         DriverName::Vfs => Ok(None),
     }
 }

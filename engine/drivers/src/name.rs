@@ -27,6 +27,8 @@ pub enum DriverName {
     Qcow2,
     /// Thin devices of the kernel's dm-thin.
     Devicemapper,
+    /// Datasets of a zpool, snapshots and clones of them.
+    Zfs,
     /// A full copy for each layer.
     Vfs,
 }
@@ -39,7 +41,7 @@ struct Row {
     limits: &'static str,
 }
 
-const TABLE: [Row; 8] = [
+const TABLE: [Row; 9] = [
     Row {
         name: DriverName::Thin,
         text: "thin",
@@ -91,6 +93,15 @@ const TABLE: [Row; 8] = [
         limits: "needs dm_thin_pool; the pool lies on loop devices over sparse files of 100 GiB and 2 GiB, \
                  and keeps the space of removed layers; a small write to a shared block copies 64 KiB; \
                  containers have sizes",
+    },
+    Row {
+        name: DriverName::Zfs,
+        text: "zfs",
+        how: "a dataset for each layer, clones of snapshots, in a zpool in a file of the store",
+        limits: "needs OpenZFS in the kernel or a running zfs-fuse, and was tested with zfs-fuse 0.7.0 alone, \
+                 started with --enable-xattr: that one keeps ACLs but does nothing with them, keeps times \
+                 of whole seconds, has no O_TMPFILE and no fallocate, and does not give removed data's \
+                 space back to the host",
     },
     Row {
         name: DriverName::Vfs,
