@@ -104,20 +104,22 @@ fn bar(
     for (anchor, title) in sections {
         write!(html, "<a href=\"#{anchor}\">{}</a>", escape(title)).ok();
     }
-    html.push_str("</nav><label class=\"small quiet\" for=\"chosen\">Workload</label>");
+    html.push_str(
+        "</nav><span class=\"choice\"><label class=\"small quiet\" for=\"chosen\">Workload</label>",
+    );
     html.push_str("<select id=\"chosen\" autocomplete=\"off\"><option value=\"\">all</option>");
     for (name, title) in workloads {
         write!(html, "<option value=\"{}\">{}</option>", escape(name), escape(title)).ok();
     }
-    html.push_str("</select>");
+    html.push_str("</select></span>");
     if let Some(reference) = reference {
-        html.push_str("<label class=\"small quiet\" for=\"reference\">Compared with</label>");
+        html.push_str("<span class=\"choice\"><label class=\"small quiet\" for=\"reference\">Compared with</label>");
         html.push_str("<select id=\"reference\" autocomplete=\"off\">");
         for (number, name) in drivers.iter().enumerate() {
             let selected = if number == reference { " selected" } else { "" };
             write!(html, "<option value=\"{number}\"{selected}>{}</option>", escape(name)).ok();
         }
-        html.push_str("</select>");
+        html.push_str("</select></span>");
     }
     html.push_str("<div class=\"chips\" role=\"group\" aria-label=\"Drivers shown\">");
     for (number, name) in drivers.iter().enumerate() {
