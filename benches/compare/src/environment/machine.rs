@@ -6,6 +6,10 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+pub fn load() -> String {
+    line_of("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
 pub fn kernel() -> String {
     let name = rustix::system::uname();
     format!(

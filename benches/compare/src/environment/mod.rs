@@ -31,6 +31,9 @@ pub struct Environment {
     pub virtualization: Option<String>,
     /// All memory.
     pub memory_bytes: u64,
+    /// What else the machine did when the run began: the load averages of 1, 5 and 15 minutes.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub load: String,
     /// What lies below the store.
     pub disk: Disk,
     /// Does FUSE have its `io_uring` transport switched on? None if the kernel has none.
@@ -59,6 +62,7 @@ impl Environment {
             governor: machine::governor(),
             virtualization: machine::virtualization(),
             memory_bytes: machine::memory_bytes(),
+            load: machine::load(),
             disk: disk::disk(store),
             fuse_uring: machine::fuse_uring(),
             thinstore: env!("CARGO_PKG_VERSION").to_owned(),
@@ -110,6 +114,10 @@ mod tests {
         assert!(environment.kernel.starts_with("Linux "), "{}", environment.kernel);
         assert!(environment.processors > 0 && environment.memory_bytes > 1 << 20);
         assert!(!environment.disk.file_system.is_empty());
+        assert_eq!(
+            environment.load.split(' ').filter(|load| load.parse::<f64>().is_ok()).count(),
+            3
+        );
         assert!(environment.date.starts_with("20") && environment.date.ends_with('Z'));
         let json = serde_json::to_string(&environment).unwrap();
         assert_eq!(serde_json::from_str::<Environment>(&json).unwrap(), environment);

@@ -106,6 +106,7 @@ pub fn environment_facts(environment: &Environment) -> Vec<(String, String)> {
         ("Governor", environment.governor.clone().unwrap_or_default()),
         ("Virtualization", environment.virtualization.clone().unwrap_or_default()),
         ("Memory", bytes(environment.memory_bytes)),
+        ("Load at the start", environment.load.clone()),
         ("Disk", device),
         ("Disk size", bytes(disk.size_bytes)),
         ("Kind of disk", yes_no(disk.rotational, "rotating", "not rotating")),

@@ -201,6 +201,7 @@ pub fn environment() -> Environment {
         governor: Some("performance".into()),
         virtualization: Some("kvm".into()),
         memory_bytes: 24 << 30,
+        load: String::new(),
         disk: Disk {
             file_system: "ext4".into(),
             mount_options: "rw,relatime,discard".into(),
