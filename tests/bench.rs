@@ -191,7 +191,8 @@ fn what_a_container_gives_back_counts_when_it_has_arrived_at_the_disk() {
     let results = Path::new(&output).join("results.jsonl");
     let (written, left) = (figures(&results, "written"), figures(&results, "after_fstrim"));
     assert_eq!((written.len(), left.len()), (3, 3));
-    assert!(written.iter().all(|bytes| *bytes >= 256.0 * 1048576.0), "{written:?}");
+    // Less what the trial before it had, and what only now goes back: pages of the map.
+    assert!(written.iter().all(|bytes| *bytes >= 254.0 * 1048576.0), "{written:?}");
     // The journal of the file system in the container, and pages of the map.
     assert!(left.iter().all(|bytes| *bytes < 4.0 * 1048576.0), "{left:?}");
     assert_eq!(host::left_below(store.folder()), Vec::<String>::new());
