@@ -82,3 +82,32 @@ fn what_is_written_at_many_places_at_once_is_read_back_on_every_driver() {
     }
     store.finish();
 }
+
+/// Every container that starts, of whatever program, has copies of all mounts until it has thrown them away.
+#[test]
+#[ignore = "needs root: mounts what every driver has; needs unshare"]
+fn a_copy_of_a_mount_in_another_namespace_that_goes_soon_is_waited_for() {
+    let store = TempStore::with_size(Identity::Current, "256M");
+    let source = store.path("source");
+    Layout::write(Path::new(&source), &rich_image());
+    for driver in chosen_drivers() {
+        ok(&store, &driver, &["import", &source, "--name", "image"]);
+        ok(&store, &driver, &["snapshot", "image", "web"]);
+        let point = store.new_folder(&format!("at-{driver}"));
+        ok(&store, &driver, &["mount", "web", &point]);
+        let mut other = std::process::Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", "echo ready; sleep 0.5"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("this test needs the program unshare");
+        let mut line = String::new();
+        let mut output = std::io::BufReader::new(other.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        ok(&store, &driver, &["umount", "web"]);
+        assert!(other.wait().unwrap().success());
+        ok(&store, &driver, &["rm", "web"]);
+        ok(&store, &driver, &["rmi", "image"]);
+    }
+    store.finish();
+}

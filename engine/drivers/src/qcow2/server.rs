@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 use thinstore_export::loop_device::{self, BoundLoop, LoopDevice};
-use thinstore_export::{Unmount, freeze, holders_of, mounted_at, thaw, unmount};
+use thinstore_export::{Holder, Unmount, freeze, holders_of, mounted_at, thaw, unmount};
 use thinstore_storage::{Error, ErrorKind, Result};
 
 use super::monitor::Monitor;
@@ -281,14 +281,22 @@ impl Server {
 
     /// Ends what nobody uses.
     pub(super) fn release(self) -> Result<()> {
-        if self.is_used()? {
-            let device = self.bound()?.map(LoopDevice::path).unwrap_or_default();
-            let number = self.bound()?.map(LoopDevice::device_number);
-            let holders = number.map(|number| holders_of(number, &device)).unwrap_or_default();
+        let deadline = Instant::now() + LOOP_TIMEOUT;
+        while self.is_used()? {
+            let Some(device) = self.bound()? else { continue };
+            let holders = holders_of(device.device_number(), &device.path());
+            // A container of anybody that just starts has a copy of every mount for a moment.
+            let may_pass = !holders
+                .iter()
+                .any(|holder| matches!(holder, Holder::Mount { own_namespace: true, .. }));
+            if may_pass && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+                continue;
+            }
             let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
             return Err(Error::new(
                 ErrorKind::InUse,
-                format!("{} is in use: {}", device.display(), holders.join("; ")),
+                format!("{} is in use: {}", device.path().display(), holders.join("; ")),
             ));
         }
         self.end()
