@@ -45,6 +45,7 @@ const COMMANDS: &[&str] = &[
     "df",
     "check",
     "scrub",
+    "trace",
     "drivers",
     "bench",
     "grow",

@@ -8,7 +8,7 @@ use thinstore_store::DriverName;
 
 use crate::commands::{
     bench, check, commit, control, copy, demo, diff, export, grow, import, init, inspect, manual,
-    mount, remove, repair, run, scrub, serve, snapshot, tree, usage, volume,
+    mount, remove, repair, run, scrub, serve, snapshot, trace, tree, usage, volume,
 };
 use crate::output::Format;
 use crate::template::Template;
@@ -170,6 +170,8 @@ pub enum Command {
     Scrub(scrub::Scrub),
     /// Give back all that is still reachable in a damaged pool
     Repair(repair::Repair),
+    /// Record what a container's device is asked, while it is used
+    Trace(trace::Record),
     /// Compare the drivers on the same work: a table, files of results, and a page with plots
     Bench(bench::Bench),
     /// Run the daemon

@@ -7,6 +7,7 @@ mod commands;
 mod containers;
 mod context;
 mod failure;
+mod fresh_file;
 mod interrupt;
 mod output;
 mod progress;

@@ -83,6 +83,20 @@ impl Output {
         }
     }
 
+    /// As [`Output::outcome`], to stderr: of a command whose stdout is another program's.
+    pub fn aside<T: Serialize>(
+        &self,
+        value: &T,
+        human: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        let text = match (self.format, self.quiet) {
+            (Format::Human, true) => return Ok(()),
+            (Format::Human, false) => human(),
+            (Format::Json, _) => in_json(value)?,
+        };
+        written(io::stderr().write_all(text.as_bytes()))
+    }
+
     /// Prints a list: as JSON, as a table, or only the names.
     pub fn list<T: Serialize>(
         &self,
@@ -102,12 +116,16 @@ impl Output {
 
     /// Prints a value as JSON.
     pub fn json<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
-        let mut text = serde_json::to_string_pretty(value).map_err(|error| {
-            Failure::usage(format!("the result cannot be written as JSON: {error}"))
-        })?;
-        text.push('\n');
-        self.text(&text)
+        self.text(&in_json(value)?)
     }
+}
+
+fn in_json<T: Serialize>(value: &T) -> Result<String, Failure> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| {
+        Failure::usage(format!("the result cannot be written as JSON: {error}"))
+    })?;
+    text.push('\n');
+    Ok(text)
 }
 
 /// Standard output for bytes, which remembers whether its reader has gone away.

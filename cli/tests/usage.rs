@@ -36,6 +36,7 @@ fn help_and_version_are_answered_by_every_command() {
         "check",
         "repair",
         "scrub",
+        "trace",
         "drivers",
         "bench",
         "run",

@@ -10,6 +10,7 @@ use thinstore_store::{Access, Overlay2Export, output_failed};
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::fresh_file::FreshFile;
 use crate::output::PipedStdout;
 
 #[derive(Args, Debug)]
@@ -83,27 +84,16 @@ fn to_special(context: &Context, request: &ExportRequest, path: &Path) -> Result
     })
 }
 
-/// The file gets its name when it is complete; until then there is only a temporary one beside it.
+/// The file gets its name when it is complete.
 fn to_file(context: &Context, request: &ExportRequest, path: &Path) -> Result<(), Failure> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let failed = |error| Error::io(format!("cannot write {}", path.display()), error);
-    let permissions: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    let mut file = tempfile::Builder::new()
-        .prefix(".thinstore-export-")
-        .permissions(permissions)
-        .tempfile_in(folder)
-        .map_err(failed)?;
+    let fresh = FreshFile::beside(path)?;
     context.with_store(Access::Read, |store| {
-        let mut writer = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, fresh.file());
         store.export(request, &mut writer)?;
         writer.flush().map_err(output_failed)?;
         Ok(())
     })?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
+    fresh.keep()?;
     let written = serde_json::json!({"file": path.display().to_string()});
     context.output.outcome(&written, || format!("wrote {}\n", path.display()))
 }

@@ -23,6 +23,7 @@ pub mod run;
 pub mod scrub;
 pub mod serve;
 pub mod snapshot;
+pub mod trace;
 pub mod tree;
 pub mod usage;
 pub mod volume;
@@ -79,6 +80,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Check(command) => return command.run(context),
         Command::Repair(command) => return command.run(context),
         Command::Scrub(command) => return command.run(context),
+        Command::Trace(command) => return command.run(context),
         Command::Bench(command) => command.run(context),
         Command::Serve(command) => command.run(context),
         Command::Demo(command) => command.run(context),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
+use thinstore_trace::Recorder;
 
 use crate::fuse::DeviceServer;
 use crate::holders::Holder;
@@ -316,6 +317,20 @@ impl Exporter {
             }
         }
         Ok(exported)
+    }
+
+    /// Lets a recorder take notes of what the device of a name is asked, until [`Exporter::end_trace`] or the end of
+    /// the device; then the recorder is dropped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when it is not attached, [`ErrorKind::InUse`] when it is being traced.
+    pub fn trace(&self, name: &str, recorder: Recorder) -> Result<()> {
+        self.server.trace(name, recorder)
+    }
+
+    /// Ends a trace; false if there is none.
+    pub fn end_trace(&self, name: &str) -> bool {
+        self.server.end_trace(name)
     }
 
     /// The loop devices that are attached.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use thinstore_export::{Detached, DeviceNumber, Exporter, MountEntry, mounts};
 use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
+use thinstore_trace::Recorder;
 
 use crate::apart::apart;
 use crate::layout::{Layout, make_private_directory};
@@ -151,6 +152,31 @@ impl Attachments {
                 Ok(true)
             }
         }
+    }
+
+    /// Lets a recorder take notes of what an attached container's device is asked; its size in bytes.
+    pub(crate) fn trace(&self, name: &str, recorder: Recorder) -> Result<u64> {
+        let not_attached = || {
+            Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "the container '{}' is not attached: there is nothing to trace until it is mounted",
+                    name.escape_debug()
+                ),
+            )
+        };
+        let exporter = self.running().ok_or_else(not_attached)?;
+        let device = self.handles.lock().get(name).cloned().ok_or_else(not_attached)?;
+        exporter.trace(name, recorder).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => not_attached(),
+            _ => error,
+        })?;
+        Ok(device.size_bytes())
+    }
+
+    /// Ends a trace; false if there is none.
+    pub(crate) fn end_trace(&self, name: &str) -> bool {
+        self.running().is_some_and(|exporter| exporter.end_trace(name))
     }
 
     /// While a container is being unmounted, its writes do not wait for room in the pool.

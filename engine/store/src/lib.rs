@@ -41,6 +41,7 @@ mod store;
 mod takeover;
 mod thin_volumes;
 pub mod time;
+mod trace;
 pub mod types;
 mod usage;
 mod view;

@@ -95,6 +95,17 @@ pub(crate) fn only_thin(name: &str) -> Error {
     )
 }
 
+/// The refusal to trace what no device of ours is below.
+fn no_device(name: &str, driver: DriverName) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "the container '{}' of the driver {driver} cannot be traced: only those of the driver thin have a device that takes notes",
+            name.escape_debug()
+        ),
+    )
+}
+
 /// What can be asked of a store.
 ///
 /// Errors have the kinds of the exit code table: `NotFound` for an object that is not there, `Exists`
@@ -207,4 +218,15 @@ pub trait Operations: Send + Sync {
     /// Reads all that has a checksum from the disk, and says what is damaged; writes nothing, and is in
     /// nobody's way.
     fn scrub(&self, request: &ScrubRequest, progress: Arc<dyn Progress>) -> Result<ScrubSummary>;
+
+    /// Writes what an attached container's device is asked, as `thinstore_trace` has it, until
+    /// [`Operations::end_trace`] or until the device is taken away. One trace of a container at a time.
+    fn trace(&self, request: &NameRequest, _output: &mut (dyn Write + Send)) -> Result<()> {
+        Err(no_device(&request.name, self.driver()))
+    }
+
+    /// Ends a trace. All that was asked until now is in it.
+    fn end_trace(&self, request: &NameRequest) -> Result<()> {
+        Err(no_device(&request.name, self.driver()))
+    }
 }

@@ -565,4 +565,12 @@ impl Operations for Store {
     fn scrub(&self, request: &ScrubRequest, progress: Arc<dyn Progress>) -> Result<ScrubSummary> {
         self.scrub_pool(request, progress.as_ref())
     }
+
+    fn trace(&self, request: &NameRequest, output: &mut (dyn Write + Send)) -> Result<()> {
+        self.trace_container(&request.name, output)
+    }
+
+    fn end_trace(&self, request: &NameRequest) -> Result<()> {
+        self.end_trace_of(&request.name)
+    }
 }

@@ -4,6 +4,7 @@ mod budget;
 mod fio;
 mod meter;
 mod program;
+mod replay;
 mod subject;
 mod trial;
 mod writing;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use budget::Budget;
 pub use meter::{MachineMeter, Meter, Reading};
+pub use replay::{ReplaySpeed, Replayed, replay};
 pub use subject::{Answer, ImageOrder, MountOrder, MountedOver, Subject};
 pub use trial::{Fault, Figure, run_trial};
 

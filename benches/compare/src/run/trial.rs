@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::fio;
 use super::program::{Running, run_program};
+use super::replay::{ReplaySpeed, replay_on};
 use super::writing::write;
 use super::{Answer, ImageOrder, Meter, MountOrder, Reading, Subject};
 use crate::number::float;
@@ -301,6 +302,11 @@ impl Trial<'_> {
             Action::Write { file, offset, size, sync } => {
                 let (path, offset) = (file.text(self.parameters)?, offset.number(self.parameters)?);
                 write(folder()?, &path, offset, size.number(self.parameters)?, *sync)?;
+            }
+            Action::Replay { trace, file, speed } => {
+                let (path, speed) = (file.text(self.parameters)?, speed.text(self.parameters)?);
+                let speed = ReplaySpeed::parse(&speed)?;
+                return replay_on(folder()?, &path, trace, speed).map(Done::Fio);
             }
             Action::Fio(options) => {
                 let mut words: Vec<String> = fio::OPTIONS.map(str::to_owned).into();

@@ -22,17 +22,30 @@ const PIECE_BYTES: u64 = 1 << 20;
 
 /// Opens a file of a container for writing. Whatever links the image has, and whatever the workload says, it lies in
 /// the container: the root that runs this is the host's.
-fn open_within(root: &Path, path: &str) -> std::io::Result<File> {
+fn open_within(root: &Path, path: &str, flags: OFlags) -> std::io::Result<File> {
     let folder = File::open(root)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-    let mode = Mode::from_raw_mode(0o644);
-    Ok(openat2(&folder, path, flags, mode, ResolveFlags::IN_ROOT)?.into())
+    let creates = flags.contains(OFlags::CREATE);
+    let mode = if creates { Mode::from_raw_mode(0o644) } else { Mode::empty() };
+    Ok(openat2(&folder, path, flags | OFlags::CLOEXEC, mode, ResolveFlags::IN_ROOT)?.into())
+}
+
+/// Opens a file of a container for direct I/O, or for buffered where the file system has no other (tmpfs).
+pub fn open_direct(root: &Path, path: &str) -> std::io::Result<File> {
+    match open_within(root, path, OFlags::RDWR | OFlags::DIRECT) {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => open_buffered(root, path),
+        opened => opened,
+    }
+}
+
+/// Opens a file of a container for reading and writing through the page cache.
+pub fn open_buffered(root: &Path, path: &str) -> std::io::Result<File> {
+    open_within(root, path, OFlags::RDWR)
 }
 
 /// Overwrites a part of a file of a container, and makes it durable if that is wanted.
 pub fn write(root: &Path, path: &str, offset: u64, size: u64, sync: bool) -> Answer<()> {
     let said = |error: std::io::Error| format!("{path}: {error}");
-    let file = open_within(root, path).map_err(said)?;
+    let file = open_within(root, path, OFlags::WRONLY | OFlags::CREATE).map_err(said)?;
     let bytes = pattern(size.min(PIECE_BYTES));
     let mut written = 0;
     while written < size {

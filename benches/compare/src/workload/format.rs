@@ -1,13 +1,15 @@
 //! From TOML to a workload, with messages that say what to change where.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::template::number;
+use super::traces;
 use super::{Action, Content, Image, ImageFile, Measure, Said, Step, Template, Workload};
 use crate::results::{ParameterValue, Parameters};
-use crate::run::MountOrder;
+use crate::run::{MountOrder, ReplaySpeed};
 
 /// A number, or a text with parameters in it.
 #[derive(Clone, Deserialize)]
@@ -96,6 +98,8 @@ struct FileStep {
     offset: Option<Value>,
     size: Option<Value>,
     sync: Option<bool>,
+    trace: Option<String>,
+    speed: Option<String>,
 }
 
 /// A line (0 if none is known) and what is wrong.
@@ -105,7 +109,8 @@ fn line_at(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
-pub(super) fn parse(text: &str) -> Result<Workload, Fault> {
+/// Reads the text of a file in `folder`, from where traces are named.
+pub(super) fn parse(folder: &Path, text: &str) -> Result<Workload, Fault> {
     let file: File = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(0, |span| line_at(text, span.start));
         (line, error.message().to_owned())
@@ -132,7 +137,7 @@ pub(super) fn parse(text: &str) -> Result<Workload, Fault> {
     for (number, spanned) in (1..).zip(file.steps) {
         let line = line_at(text, spanned.span().start);
         let said = |message| (line, format!("step {number}: {message}"));
-        steps.push(step(spanned.into_inner()).map_err(said)?);
+        steps.push(step(folder, spanned.into_inner()).map_err(said)?);
     }
     if !steps.iter().any(|step| step.measure.is_some()) {
         return Err((0, "none of its steps has a 'measure': nothing would come of it".to_owned()));
@@ -238,7 +243,7 @@ fn quick_values(
     Ok(merged)
 }
 
-fn step(file: FileStep) -> Result<Step, String> {
+fn step(folder: &Path, file: FileStep) -> Result<Step, String> {
     let action = file.r#do.as_str();
     let templates = |words: Vec<String>| words.into_iter().map(Template::new).collect::<Vec<_>>();
     let missing = |field: &str| format!("'{action}' wants '{field}'");
@@ -248,6 +253,7 @@ fn step(file: FileStep) -> Result<Step, String> {
         "command" | "start" => &["run"],
         "fio" => &["options"],
         "write" => &["file", "offset", "size", "sync"],
+        "replay" => &["trace", "file", "speed"],
         _ => &[],
     };
     let given = [
@@ -258,6 +264,8 @@ fn step(file: FileStep) -> Result<Step, String> {
         ("offset", file.offset.is_some()),
         ("size", file.size.is_some()),
         ("sync", file.sync.is_some()),
+        ("trace", file.trace.is_some()),
+        ("speed", file.speed.is_some()),
     ];
     if let Some((field, _)) = given.iter().find(|(field, given)| *given && !own.contains(field)) {
         return Err(format!("'{field}' does not belong to '{action}'"));
@@ -289,10 +297,15 @@ fn step(file: FileStep) -> Result<Step, String> {
             size: file.size.ok_or_else(|| missing("size"))?.into(),
             sync: file.sync.unwrap_or(false),
         },
+        "replay" => Action::Replay {
+            trace: traces::find(folder, &file.trace.ok_or_else(|| missing("trace"))?)?,
+            file: Template::new(file.file.ok_or_else(|| missing("file"))?),
+            speed: Template::new(file.speed.unwrap_or_else(|| "full".to_owned())),
+        },
         unknown => {
             return Err(format!(
                 "there is no action '{unknown}'; there are create, mount, unmount, remove, commit, diff, command, start, \
-                 finish, write, fio, sync, drop-caches, space and page-cache"
+                 finish, write, fio, replay, sync, drop-caches, space and page-cache"
             ));
         }
     };
@@ -300,7 +313,10 @@ fn step(file: FileStep) -> Result<Step, String> {
         (Some(name), operations) => {
             check_name("measure", &name)?;
             if operations.is_some()
-                && matches!(found, Action::Fio(_) | Action::Space | Action::PageCache)
+                && matches!(
+                    found,
+                    Action::Fio(_) | Action::Replay { .. } | Action::Space | Action::PageCache
+                )
             {
                 return Err(format!(
                     "'operations' does not belong to '{action}', which counts by itself"
@@ -377,6 +393,10 @@ fn check_step(step: &Step, parameters: &Parameters) -> Result<(), String> {
             file.text(parameters)?;
             offset.number(parameters)?;
             size.number(parameters).map(drop)
+        }
+        Action::Replay { file, speed, .. } => {
+            file.text(parameters)?;
+            ReplaySpeed::parse(&speed.text(parameters)?).map(drop)
         }
         _ => Ok(()),
     }

@@ -4,12 +4,15 @@
 mod format;
 mod shipped;
 mod template;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 pub use template::Template;
+use thinstore_trace::Trace;
 
 use crate::results::{ParameterValue, Parameters, Unit, WorkloadInfo};
 use crate::{Error, Result};
@@ -127,6 +130,15 @@ pub enum Action {
     },
     /// Runs fio in the folder that they are mounted on.
     Fio(Vec<Template>),
+    /// Does a trace again on a file.
+    Replay {
+        /// Without the space that nothing in it touches.
+        trace: Arc<Trace>,
+        /// Below the mount. As large as the trace's device, or larger.
+        file: Template,
+        /// `full` or `original`.
+        speed: Template,
+    },
     /// Makes everything durable.
     Sync,
     /// Empties the page cache.
@@ -152,6 +164,7 @@ impl Action {
             Self::Finish => "finish",
             Self::Write { .. } => "write",
             Self::Fio(_) => "fio",
+            Self::Replay { .. } => "replay",
             Self::Sync => "sync",
             Self::DropCaches => "drop-caches",
             Self::Space => "space",
@@ -212,7 +225,8 @@ impl Workload {
 
     /// Reads the text of a file; the path is for messages.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
-        format::parse(text).map_err(|(line, message)| Error::Malformed {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        format::parse(folder, text).map_err(|(line, message)| Error::Malformed {
             path: path.to_owned(),
             line,
             message,

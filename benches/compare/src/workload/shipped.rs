@@ -32,6 +32,8 @@ const FILES: &[(&str, &str)] = &shipped!(
     "page-cache.toml",
     "space.toml",
     "space-return.toml",
+    "replay-package-install.toml",
+    "replay-sqlite-load.toml",
 );
 
 impl Workload {

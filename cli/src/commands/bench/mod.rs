@@ -1,7 +1,9 @@
 //! `bench`: the comparison of drivers, and reports of it.
 
+mod convert;
 mod image;
 mod programs;
+mod replay;
 mod subject;
 mod watch;
 
@@ -37,16 +39,26 @@ const QUICK_SECONDS: u32 = 115;
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Bench {
     #[command(subcommand)]
-    report: Option<BenchCommand>,
+    command: Option<BenchCommand>,
     /// The short set: a whole table in a few minutes
     #[arg(long)]
     quick: bool,
-    /// Only these drivers
-    #[arg(long, value_name = "A,B", value_delimiter = ',')]
-    drivers: Vec<String>,
     /// Only these workloads
     #[arg(long, value_name = "W", value_delimiter = ',')]
     only: Vec<String>,
+    /// Workloads of your own too: a folder of .toml files
+    #[arg(long, value_name = "DIR")]
+    workloads: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+/// How drivers are compared, whatever the work is.
+#[derive(Args, Debug)]
+struct RunArguments {
+    /// Only these drivers
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    drivers: Vec<String>,
     /// How often each is measured [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeats: Option<u32>,
@@ -57,9 +69,6 @@ pub struct Bench {
     /// Of the order of the trials [default: another one each time]
     #[arg(long)]
     seed: Option<u64>,
-    /// Workloads of your own too: a folder of .toml files
-    #[arg(long, value_name = "DIR")]
-    workloads: Option<PathBuf>,
     /// Where results and report go; a run that was stopped goes on here
     #[arg(long, value_name = "DIR", required = true)]
     output: Option<PathBuf>,
@@ -75,6 +84,10 @@ pub struct Bench {
 enum BenchCommand {
     /// Make a report of results, or compare two
     Report(Report),
+    /// Do traces again on every driver
+    Replay(replay::Replay),
+    /// Turn traces into what other programs read, and theirs into ours
+    Convert(convert::Convert),
 }
 
 #[derive(Args, Debug)]
@@ -115,14 +128,45 @@ fn told(error: thinstore_compare::Error) -> Failure {
 
 impl Bench {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
-        if let Some(BenchCommand::Report(report)) = self.report {
-            return report.run(context);
+        match self.command {
+            Some(BenchCommand::Report(report)) => return report.run(context),
+            Some(BenchCommand::Replay(replay)) => return replay.run(context),
+            Some(BenchCommand::Convert(convert)) => return convert.run(context),
+            None => {}
         }
+        let workloads = self.all_workloads()?;
+        let selection = self.run.selection(self.only, self.quick);
+        self.run.compare(context, &workloads, &selection)
+    }
+
+    fn all_workloads(&self) -> Result<Vec<Workload>, Failure> {
+        let mut workloads = Workload::shipped().map_err(told)?;
+        if let Some(folder) = &self.workloads {
+            let more = Workload::read_folder(folder).map_err(told)?;
+            workloads.retain(|one| more.iter().all(|other| other.name != one.name));
+            workloads.extend(more);
+        }
+        Ok(workloads)
+    }
+}
+
+impl RunArguments {
+    fn selection(&self, only: Vec<String>, quick: bool) -> Selection {
+        Selection { only, drivers: self.drivers.clone(), repeats: self.repeats, quick }
+    }
+
+    /// Compares the drivers, and reports.
+    fn compare(
+        &self,
+        context: &Context,
+        workloads: &[Workload],
+        selection: &Selection,
+    ) -> Result<(), Failure> {
         let Some(output) = &self.output else {
             return Err(Failure::usage("say where the results go with --output DIR"));
         };
         require_root("comparing drivers")?;
-        let budget = self.budget();
+        let budget = self.budget(selection.quick);
         let interrupt = Interrupt::watch();
         make_folder(output)?;
         let stores = self.stores.clone().unwrap_or_else(|| output.join("stores"));
@@ -130,13 +174,12 @@ impl Bench {
         let stores = stores
             .canonicalize()
             .map_err(|error| Error::io(format!("cannot find {}", stores.display()), error))?;
-        let workloads = self.all_workloads()?;
-        let (mut file, plan) = self.plan(&workloads, output, &stores)?;
+        let (mut file, plan) = self.plan(workloads, selection, output, &stores)?;
         for skipped in &plan.skipped {
             let what = skipped.driver.as_deref().or(skipped.workload.as_deref());
             eprintln!("thinstore: left out: {}: {}", what.unwrap_or_default(), skipped.reason);
         }
-        let ending = run_plan(context, (&workloads, &plan), &mut file, &stores, budget, &interrupt);
+        let ending = run_plan(context, (workloads, &plan), &mut file, &stores, budget, &interrupt);
         drop(file);
         drop(std::fs::remove_dir_all(stores.join("archives")));
         // the user's own folder stays; an empty one of ours goes
@@ -164,46 +207,32 @@ impl Bench {
     }
 
     /// The time from now on.
-    fn budget(&self) -> Option<Budget> {
-        let seconds = self.time_limit.or(self.quick.then_some(QUICK_SECONDS))?;
+    fn budget(&self, quick: bool) -> Option<Budget> {
+        let seconds = self.time_limit.or(quick.then_some(QUICK_SECONDS))?;
         Some(Budget { begun: Instant::now(), limit: Duration::from_secs(seconds.into()) })
-    }
-
-    fn all_workloads(&self) -> Result<Vec<Workload>, Failure> {
-        let mut workloads = Workload::shipped().map_err(told)?;
-        if let Some(folder) = &self.workloads {
-            let more = Workload::read_folder(folder).map_err(told)?;
-            workloads.retain(|one| more.iter().all(|other| other.name != one.name));
-            workloads.extend(more);
-        }
-        Ok(workloads)
     }
 
     /// The file of results, new or that of a run that was stopped, and what is still to be done.
     fn plan(
         &self,
         workloads: &[Workload],
+        selection: &Selection,
         output: &Path,
         stores: &Path,
     ) -> Result<(ResultsFile, Plan), Failure> {
-        let selection = Selection {
-            only: self.only.clone(),
-            drivers: self.drivers.clone(),
-            repeats: self.repeats,
-            quick: self.quick,
-        };
         let mut drivers = Vec::new();
         for name in DriverName::all() {
             let lacks = obstacle(name, stores)?;
             drivers.push(Available { name: name.to_string(), lacks });
         }
-        let plan = |seed| Plan::new(workloads, &drivers, &selection, seed, lacks).map_err(told);
+        let plan = |seed| Plan::new(workloads, &drivers, selection, seed, lacks).map_err(told);
         let path = output.join(RESULTS);
         if path.exists() {
             let (file, results) = ResultsFile::resume(&path).map_err(told)?;
-            if results.run.options != selection.options() {
+            let infos: Vec<_> = workloads.iter().map(Workload::info).collect();
+            if results.run.options != selection.options() || results.run.workloads != infos {
                 return Err(Failure::usage(format!(
-                    "{} has results of a run with other options; choose another --output, or the same options",
+                    "{} has results of a run with other options or workloads; choose another --output, or the same ones",
                     path.display()
                 )));
             }

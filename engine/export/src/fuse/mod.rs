@@ -40,6 +40,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use parking_lot::Mutex;
 use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
+use thinstore_trace::Recorder;
 
 use self::service::DeviceService;
 use self::table::ROOT_INODE;
@@ -167,6 +168,17 @@ impl DeviceServer {
         }
         // Fetches the attributes anew: older kernels size a loop device by what they have cached.
         isolated(|| std::fs::metadata(self.directory.join(name)).map(drop).map_err(failed))
+    }
+
+    /// Traces the requests of a device.
+    pub(crate) fn trace(&self, name: &str, recorder: Recorder) -> Result<()> {
+        let entry = self.service.table().find(name).ok_or_else(|| table::no_such_device(name))?;
+        entry.trace(recorder)
+    }
+
+    /// Ends the trace of a device; false if there is none.
+    pub(crate) fn end_trace(&self, name: &str) -> bool {
+        self.service.table().find(name).is_some_and(|entry| entry.end_trace())
     }
 
     /// The device of a name.

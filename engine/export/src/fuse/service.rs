@@ -6,9 +6,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::libc;
 use thinstore_storage::{BlockDevice, Error, ErrorKind};
+use thinstore_trace::Operation;
 
 use super::table::{DeviceTable, Entry, NAME_MAXIMUM_BYTES, ROOT_INODE};
 
@@ -59,8 +61,23 @@ pub(crate) struct DeviceService {
     table: DeviceTable,
 }
 
-fn device_error(entry: &Entry, operation: &str, offset_bytes: u64, error: &Error) -> FileError {
+/// What a device is asked.
+#[derive(Clone, Copy)]
+struct Asked {
+    operation: Operation,
+    offset_bytes: u64,
+    length_bytes: u64,
+}
+
+impl Asked {
+    fn new(operation: Operation, offset_bytes: u64, length: usize) -> Asked {
+        Asked { operation, offset_bytes, length_bytes: u64::try_from(length).unwrap_or(u64::MAX) }
+    }
+}
+
+fn device_error(entry: &Entry, asked: Asked, error: &Error) -> FileError {
     let device = entry.name.as_str();
+    let (operation, offset_bytes) = (asked.operation.name(), asked.offset_bytes);
     match error.kind() {
         // A full pool is the user's to see, once for each request that it fails.
         ErrorKind::Full | ErrorKind::ReadOnly => {
@@ -71,17 +88,23 @@ fn device_error(entry: &Entry, operation: &str, offset_bytes: u64, error: &Error
     FileError(error.kind().errno())
 }
 
-/// Asks the device. One that panics fails the request, not the thread that serves all devices.
+/// Asks the device, and notes it where it is traced. One that panics fails the request, not the thread that serves
+/// all devices.
 fn ask(
     entry: &Entry,
-    operation: &str,
-    offset_bytes: u64,
+    asked: Asked,
     request: impl FnOnce(&dyn BlockDevice) -> thinstore_storage::Result<()>,
 ) -> Answer<()> {
-    match catch_unwind(AssertUnwindSafe(|| request(&*entry.device))) {
+    let trace = entry.recorder().map(|recorder| (recorder, Instant::now()));
+    let result = catch_unwind(AssertUnwindSafe(|| request(&*entry.device)));
+    if let Some((recorder, started)) = trace {
+        recorder.note(asked.operation, asked.offset_bytes, asked.length_bytes, started);
+    }
+    match result {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(device_error(entry, operation, offset_bytes, &error)),
+        Ok(Err(error)) => Err(device_error(entry, asked, &error)),
         Err(_) => {
+            let (operation, offset_bytes) = (asked.operation.name(), asked.offset_bytes);
             tracing::error!(device = entry.name, operation, offset_bytes, "the device panicked");
             Err(FileError(libc::EIO))
         }
@@ -171,7 +194,8 @@ impl DeviceService {
         let Some(buffer) = buffer.get_mut(..length).filter(|buffer| !buffer.is_empty()) else {
             return Ok(0);
         };
-        ask(&entry, "read", offset_bytes, |device| device.read(offset_bytes, buffer))?;
+        let asked = Asked::new(Operation::Read, offset_bytes, length);
+        ask(&entry, asked, |device| device.read(offset_bytes, buffer))?;
         Ok(length)
     }
 
@@ -193,7 +217,7 @@ impl DeviceService {
             return Err(FileError(libc::ENOSPC));
         }
         let data = data.get(..length).unwrap_or_default();
-        let answer = ask(&entry, "write", offset_bytes, |device| {
+        let answer = ask(&entry, Asked::new(Operation::Write, offset_bytes, length), |device| {
             if waits {
                 device.write(offset_bytes, data)
             } else {
@@ -220,7 +244,7 @@ impl DeviceService {
         let Some(changes) = entry.unsettled_changes() else {
             return Ok(());
         };
-        ask(&entry, "flush", 0, |device| device.flush())?;
+        ask(&entry, Asked::new(Operation::Flush, 0, 0), |device| device.flush())?;
         entry.note_durable(changes);
         Ok(())
     }
@@ -255,9 +279,8 @@ impl DeviceService {
         if length_bytes == 0 {
             return Ok(());
         }
-        let answer = ask(&entry, "write zeroes", offset_bytes, |device| {
-            device.write_zeroes(offset_bytes, length_bytes)
-        });
+        let asked = Asked { operation: Operation::Discard, offset_bytes, length_bytes };
+        let answer = ask(&entry, asked, |device| device.write_zeroes(offset_bytes, length_bytes));
         entry.note_change();
         answer
     }
@@ -404,6 +427,38 @@ mod tests {
                 false => Ok(()),
             }
         }
+    }
+
+    #[test]
+    fn a_traced_device_has_its_requests_noted_until_the_trace_ends() {
+        let (service, inode) = serve(false);
+        let (recorder, recording) = thinstore_trace::recorder();
+        let entry = service.table().get(inode).unwrap();
+        service.write(inode, 0, b"before", false).unwrap();
+        entry.trace(recorder).unwrap();
+        let (another, _) = thinstore_trace::recorder();
+        assert!(entry.trace(another).is_err());
+        service.write(inode, 4096, &[7; 8192], false).unwrap();
+        service.sync(inode).unwrap();
+        service.read(inode, (1 << 20) - 512, &mut [0; 4096]).unwrap();
+        service.allocate(inode, 0, 4096, PUNCH).unwrap();
+        assert!(entry.end_trace() && !entry.end_trace());
+        service.write(inode, 0, b"after", false).unwrap();
+        let mut noted = Vec::new();
+        while let Some(requests) = recording.next(100, std::time::Duration::ZERO) {
+            noted.extend(
+                requests.iter().map(|one| (one.operation, one.offset_bytes, one.length_bytes)),
+            );
+        }
+        assert_eq!(
+            noted,
+            [
+                (Operation::Write, 4096, 8192),
+                (Operation::Flush, 0, 0),
+                (Operation::Read, (1 << 20) - 512, 512),
+                (Operation::Discard, 0, 4096),
+            ]
+        );
     }
 
     #[test]

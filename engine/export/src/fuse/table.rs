@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use thinstore_storage::{BlockDevice, Error, ErrorKind, Result};
+use thinstore_trace::Recorder;
 
 /// The inode of the one directory.
 pub(crate) const ROOT_INODE: u64 = 1;
@@ -28,9 +29,38 @@ pub(crate) struct Entry {
     removing: AtomicBool,
     changes: AtomicU64,
     durable_changes: AtomicU64,
+    // So that requests that nobody traces take no lock.
+    traced: AtomicBool,
+    recorder: Mutex<Option<Arc<Recorder>>>,
 }
 
 impl Entry {
+    /// Who takes notes of the requests, if anybody does.
+    pub(crate) fn recorder(&self) -> Option<Arc<Recorder>> {
+        if self.traced.load(Ordering::Relaxed) { self.recorder.lock().clone() } else { None }
+    }
+
+    /// Lets a recorder take notes, until [`Entry::end_trace`] or the end of the device.
+    pub(crate) fn trace(&self, recorder: Recorder) -> Result<()> {
+        let mut there = self.recorder.lock();
+        if there.is_some() {
+            return Err(Error::new(
+                ErrorKind::InUse,
+                format!("the device \"{}\" is being traced already", self.name),
+            ));
+        }
+        *there = Some(Arc::new(recorder));
+        self.traced.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends a trace; false if there was none.
+    pub(crate) fn end_trace(&self) -> bool {
+        let mut there = self.recorder.lock();
+        self.traced.store(false, Ordering::Relaxed);
+        there.take().is_some()
+    }
+
     /// Notes that a change has been made, whether it worked or not.
     pub(crate) fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
@@ -71,7 +101,7 @@ pub(crate) struct DeviceTable {
     entries: RwLock<Entries>,
 }
 
-fn no_such_device(name: &str) -> Error {
+pub(super) fn no_such_device(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("no device \"{name}\" is being served"))
 }
 
@@ -118,6 +148,8 @@ impl DeviceTable {
             removing: AtomicBool::new(false),
             changes: AtomicU64::new(0),
             durable_changes: AtomicU64::new(0),
+            traced: AtomicBool::new(false),
+            recorder: Mutex::new(None),
         });
         entries.by_name.insert(name.to_owned(), inode);
         entries.by_inode.insert(inode, Arc::clone(&entry));

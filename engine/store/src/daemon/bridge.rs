@@ -45,15 +45,17 @@ pub(super) fn piece_channel() -> (PieceWriter, mpsc::Receiver<Piece>) {
     (PieceWriter { sender, gathered: Vec::with_capacity(PIECE_BYTES) }, receiver)
 }
 
+fn gone_away() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the other side has gone away")
+}
+
 impl PieceWriter {
     fn send(&mut self) -> io::Result<()> {
         if self.gathered.is_empty() {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.gathered, Vec::with_capacity(PIECE_BYTES));
-        self.sender
-            .blocking_send(Piece::Data(Bytes::from(piece)))
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the other side has gone away"))
+        self.sender.blocking_send(Piece::Data(Bytes::from(piece))).map_err(|_| gone_away())
     }
 
     /// Sends what is gathered, and the error if there is one.
@@ -78,8 +80,10 @@ impl Write for PieceWriter {
         Ok(part.len())
     }
 
+    /// Also says whether anybody is still there, where there was nothing to send.
     fn flush(&mut self) -> io::Result<()> {
-        self.send()
+        self.send()?;
+        if self.sender.is_closed() { Err(gone_away()) } else { Ok(()) }
     }
 }
 

@@ -418,6 +418,14 @@ impl Operations for Client {
         self.get("/v1/check", &())
     }
 
+    fn trace(&self, request: &NameRequest, output: &mut (dyn Write + Send)) -> Result<()> {
+        self.download("/v1/trace", request, output)
+    }
+
+    fn end_trace(&self, request: &NameRequest) -> Result<()> {
+        self.post("/v1/end-trace", request)
+    }
+
     fn scrub(&self, request: &ScrubRequest, progress: Arc<dyn Progress>) -> Result<ScrubSummary> {
         let request = build(Method::POST, "/v1/scrub", Some(json_body(request)?))?;
         self.connection.lock().exchange_lines(request, progress.as_ref(), "the scrub")

@@ -6,8 +6,8 @@
 //! | `GET /version` | [`VersionInfo`](crate::types::VersionInfo) |
 //! | `GET /metrics` | figures as Prometheus text |
 //! | `GET /v1/images`, `layers`, `tree`, `containers`, `inspect`, `usage`, `diff`, `block-diff`, `volumes`, `check` | JSON |
-//! | `GET /v1/cat`, `copy-out`, `export` | a stream of bytes |
-//! | `POST /v1/snapshot`, `commit`, `attach`, `detach`, `mount`, `unmount`, `remove-container`, `remove-image`, `create-volume`, `remove-volume`, `prune-volumes` | JSON; the request is the JSON body |
+//! | `GET /v1/cat`, `copy-out`, `export`, `trace` | a stream of bytes |
+//! | `POST /v1/snapshot`, `commit`, `attach`, `detach`, `mount`, `unmount`, `remove-container`, `remove-image`, `create-volume`, `remove-volume`, `prune-volumes`, `end-trace` | JSON; the request is the JSON body |
 //! | `POST /v1/copy-in` | takes a tar as body |
 //! | `POST /v1/import` | takes a stream as body; answers a line of JSON for each step, the outcome in the last |
 //! | `POST /v1/scrub` | takes JSON; answers in such lines |

@@ -76,6 +76,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/cat", streamed(|store, request, output| store.cat(&request, output)))
         .route("/v1/copy-out", streamed(|store, request, output| store.copy_out(&request, output)))
         .route("/v1/export", streamed(|store, request, output| store.export(&request, output)))
+        .route("/v1/trace", streamed(|store, request, output| store.trace(&request, output)))
         .route("/v1/copy-in", post(copy_in))
         .route("/v1/import", post(import))
         .route("/v1/scrub", post(scrub));
@@ -94,6 +95,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/resize-volume", ordered(|store, request| store.resize_volume(&request)))
         .route("/v1/remove-volume", ordered(|store, request| store.remove_volume(&request)))
         .route("/v1/prune-volumes", ordered(|store, request| store.prune_volumes(&request)))
+        .route("/v1/end-trace", ordered(|store, request| store.end_trace(&request)))
         .route("/v1/stop", post(stop));
     listings
         .merge(streams)

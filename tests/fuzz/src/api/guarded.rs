@@ -147,4 +147,12 @@ impl Operations for Guarded {
     fn scrub(&self, request: &ScrubRequest, progress: Arc<dyn Progress>) -> Result<ScrubSummary> {
         self.0.scrub(request, progress)
     }
+
+    fn trace(&self, request: &NameRequest, output: &mut (dyn Write + Send)) -> Result<()> {
+        self.0.trace(request, output)
+    }
+
+    fn end_trace(&self, request: &NameRequest) -> Result<()> {
+        self.0.end_trace(request)
+    }
 }

@@ -17,7 +17,7 @@ const MOST_REQUESTS: usize = 5;
 /// Of an answer as much is read.
 const MOST_ANSWER: usize = 8 << 20;
 
-const ROUTES: [(&str, &str); 35] = [
+const ROUTES: [(&str, &str); 37] = [
     ("GET", "/version"),
     ("GET", "/metrics"),
     ("GET", "/v1/images"),
@@ -32,6 +32,8 @@ const ROUTES: [(&str, &str); 35] = [
     ("GET", "/v1/cat"),
     ("GET", "/v1/copy-out"),
     ("GET", "/v1/export"),
+    ("GET", "/v1/trace"),
+    ("POST", "/v1/end-trace"),
     ("POST", "/v1/copy-in"),
     ("POST", "/v1/import"),
     ("POST", "/v1/snapshot"),
