@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use thinstore_tests::{Identity, TempStore, host, run_tool};
 
 const SMALL: [&str; 7] =
@@ -174,7 +175,7 @@ fn a_full_disk_ends_a_comparison_and_what_was_finished_is_kept() {
 /// The values of one figure of a driver.
 fn figures(results: &Path, metric: &str) -> Vec<f64> {
     let text = fs::read_to_string(results).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines
         .filter(|line| line["metric"] == metric)
         .map(|line| line["value"].as_f64().unwrap())
@@ -196,5 +197,130 @@ fn what_a_container_gives_back_counts_when_it_has_arrived_at_the_disk() {
     // The journal of the file system in the container, and pages of the map.
     assert!(left.iter().all(|bytes| *bytes < 4.0 * 1048576.0), "{left:?}");
     assert_eq!(host::left_below(store.folder()), Vec::<String>::new());
+    store.finish();
+}
+
+/// A small run, as a file: each driver is `seconds` slow, in three repeats. `guest` is what a guest says of itself.
+fn results(
+    store: &TempStore,
+    name: &str,
+    version: u32,
+    guest: Option<&str>,
+    drivers: &[(&str, f64)],
+) -> String {
+    let mut environment = json!({ "host": format!("host of {name}"), "kernel": "Linux 6.1.0" });
+    if let Some(guest) = guest {
+        environment["guest"] = guest.into();
+    }
+    let mut lines = vec![json!({
+        "kind": "run", "schema_version": version, "run_id": name, "started": "2030-01-01T00:00:00Z", "seed": 1,
+        "options": { "repeats": 3, "warm_ups": 0 }, "workloads": [{ "name": "life", "title": "Life" }], "drivers": [],
+        "environment": environment,
+    })];
+    let mut position = 0;
+    for repeat in 0..3 {
+        for (driver, seconds) in drivers {
+            let trial = json!({
+                "workload": "life", "driver": driver, "repeat": repeat, "position": position,
+                "started": "2030-01-01T00:00:00Z", "duration_seconds": 1.0, "measurements": 1,
+            });
+            let mut end = trial.clone();
+            end["kind"] = "trial".into();
+            let mut line = trial;
+            for (field, value) in [
+                ("kind", json!("measurement")),
+                ("metric", json!("create")),
+                ("role", json!("result")),
+                ("unit", json!("seconds")),
+                ("better", json!("lower")),
+                ("value", json!(seconds)),
+            ] {
+                line[field] = value;
+            }
+            lines.extend([line, end]);
+            position += 1;
+        }
+    }
+    let path = store.path(name);
+    let lines: Vec<String> = lines.iter().map(|line| format!("{line}\n")).collect();
+    fs::write(&path, lines.concat()).unwrap();
+    path
+}
+
+const GUEST: Option<&str> = Some("QEMU, processor emulated");
+
+#[test]
+fn a_guest_s_results_stand_beside_the_host_s_marked_and_never_in_one_ratio() {
+    let store = TempStore::with_size(Identity::Current, "64M");
+    let host = results(&store, "host", 1, None, &[("overlay2", 0.010), ("thin", 0.005)]);
+    let drivers = [("overlay2", 1.0), ("thin", 2.0), ("devicemapper", 4.0)];
+    let guest = results(&store, "guest", 1, GUEST, &drivers);
+    let output = store.path("out");
+    let words = ["bench", "report", &host, "--guest", &guest, "--output", &output];
+    let said = store.ok(&words).stdout_text();
+    let rows: Vec<Vec<&str>> = said
+        .lines()
+        .filter(|line| line.starts_with("life"))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    // overlay2's own figures first; each ratio is to that of the same machine.
+    let row = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<String>>();
+    let of_host = row("life create 10 ms 2.00× -");
+    let of_guest = row("life, emulated create 1 s 0.50× 0.25×");
+    assert_eq!(rows, [of_host, of_guest], "{said}");
+    let read = |name: &str| fs::read_to_string(Path::new(&output).join(name)).unwrap();
+    let page = read("report.html");
+    for words in ["Life, emulated", "Guest, emulated", "QEMU, processor emulated", "host of guest"]
+    {
+        assert!(page.contains(words), "the page has no {words}");
+    }
+    assert!(page.contains("host of host") && page.contains("In the guest, cells have 3 repeats."));
+    let markdown = read("report.md");
+    assert!(markdown.contains("| Life, emulated | create | 1 s | 0.50× | 0.25× |"), "{markdown}");
+    assert!(markdown.contains("## Environment of the guest (emulated)"), "{markdown}");
+    let csv = read("results.csv");
+    assert_eq!(csv.lines().filter(|line| line.contains(",true,create,")).count(), 9, "{csv}");
+    // What was merged is a file of results itself, and is made anew.
+    let merged = Path::new(&output).join("merged.jsonl").display().to_string();
+    store.ok(&words);
+    let again = store.path("again");
+    let said_again = store.ok(&["bench", "report", &merged, "--output", &again]).stdout_text();
+    let table = |said: &str| said.lines().take(3).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(table(&said_again), table(&said));
+    store.refused(
+        &[2],
+        &["bench", "report", &merged, "--guest", &guest, "--output", &again],
+        &["merged.jsonl", "already"],
+    );
+    store.finish();
+}
+
+#[test]
+fn what_is_no_guest_s_file_is_not_taken_for_one() {
+    let store = TempStore::with_size(Identity::Current, "64M");
+    let host = results(&store, "host", 1, None, &[("overlay2", 0.010), ("thin", 0.005)]);
+    let guest = results(&store, "guest", 1, GUEST, &[("overlay2", 1.0)]);
+    let later = results(&store, "later", 2, GUEST, &[("overlay2", 1.0)]);
+    let output = store.path("out");
+    let refused = |codes: &[i32], files: &[&str], names: &[&str]| {
+        let words = [&["bench", "report"], files, &["--output", &output]].concat();
+        store.refused(codes, &words, names);
+        assert!(!Path::new(&output).exists(), "nothing was written");
+    };
+    refused(
+        &[2],
+        &[&host, "--guest", &host],
+        &["host", "not taken in a guest", "tools/guest bench"],
+    );
+    refused(&[2], &[&guest, "--guest", &guest], &["guest", "give those of the host first"]);
+    refused(&[1], &[&host, "--guest", &later], &["later", "schema version 2"]);
+    refused(&[1], &[&later, "--guest", &guest], &["later", "schema version 2"]);
+    refused(&[1], &[&host, "--guest", &store.path("absent")], &["absent"]);
+    // Nor are the two compared as two runs, in either order.
+    refused(&[2], &[&host, &guest], &["was run in a guest", "--guest"]);
+    refused(&[2], &[&guest, &host], &["was run in a guest", "--guest"]);
+    let three = ["bench", "report", &host, &host, "--guest", &guest, "--output", &output];
+    store.run(&three).assert_code(&[2]);
+    assert!(!Path::new(&output).exists(), "nothing was written");
     store.finish();
 }

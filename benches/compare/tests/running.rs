@@ -428,6 +428,18 @@ fn a_stopped_run_goes_on_where_it_was_in_the_same_order() {
 }
 
 #[test]
+fn a_run_in_a_guest_is_marked_and_nothing_of_a_host_counts_as_done_in_it() {
+    let host = plan(&Selection { repeats: Some(2), ..Selection::default() }, 7);
+    let guest = host.clone().in_guest();
+    assert!(guest.trials.iter().all(|planned| planned.trial.emulated));
+    assert_eq!(guest.trials.len(), host.trials.len());
+    let done: BTreeSet<_> = host.trials.iter().map(|planned| planned.trial.clone()).collect();
+    assert_eq!(guest.clone().without(&done), guest);
+    let done: BTreeSet<_> = guest.trials.iter().map(|planned| planned.trial.clone()).collect();
+    assert!(guest.without(&done).trials.is_empty());
+}
+
+#[test]
 fn a_run_whose_time_is_used_ends_after_the_first_repeat_and_the_rest_can_be_added() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("results.jsonl");

@@ -44,11 +44,7 @@ impl RowId {
 
     /// What it was done with, for people: `depth 10, emulated`; may be empty.
     pub fn conditions(&self) -> String {
-        let mut conditions = self.parameters.title();
-        if self.emulated {
-            conditions.push_str(if conditions.is_empty() { "emulated" } else { ", emulated" });
-        }
-        conditions
+        self.parameters.conditions(self.emulated)
     }
 }
 
@@ -229,7 +225,12 @@ impl Analysis {
 
     /// The smallest and largest number of repeats of a cell.
     pub fn repeats(&self) -> Option<(usize, usize)> {
-        let counts = self.rows.iter().flat_map(Row::present);
+        self.repeats_of(|_| true)
+    }
+
+    /// That of some rows.
+    pub fn repeats_of(&self, which: impl Fn(&RowId) -> bool) -> Option<(usize, usize)> {
+        let counts = self.rows.iter().filter(|row| which(&row.id)).flat_map(Row::present);
         let counts = counts.map(|(_, cell)| cell.estimate.values.len());
         counts.fold(None, |range, count| {
             Some(range.map_or((count, count), |(least, most): (usize, usize)| {

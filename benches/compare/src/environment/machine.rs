@@ -61,6 +61,11 @@ pub fn virtualization() -> Option<String> {
     })
 }
 
+/// Nothing in a guest tells it from other virtual machines, whose figures are those of a machine: what boots it says so.
+pub fn guest() -> Option<String> {
+    std::env::var("THINSTORE_GUEST").ok().filter(|guest| !guest.is_empty())
+}
+
 pub fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = value_of(&text, "MemTotal", ':').unwrap_or_default();

@@ -29,6 +29,10 @@ pub struct Environment {
     pub governor: Option<String>,
     /// The hypervisor, where there is one.
     pub virtualization: Option<String>,
+    /// What runs the guest that this is, as `tools/guest` says it: its figures say nothing about a machine, and are
+    /// compared with each other alone. None on a machine of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<String>,
     /// All memory.
     pub memory_bytes: u64,
     /// What else the machine did when the run began: the load averages of 1, 5 and 15 minutes.
@@ -61,6 +65,7 @@ impl Environment {
             processors: machine::processors(),
             governor: machine::governor(),
             virtualization: machine::virtualization(),
+            guest: machine::guest(),
             memory_bytes: machine::memory_bytes(),
             load: machine::load(),
             disk: disk::disk(store),

@@ -211,6 +211,18 @@ impl Plan {
         }
     }
 
+    /// Marks all of it as run in a guest.
+    #[must_use]
+    pub fn in_guest(mut self) -> Self {
+        for planned in &mut self.trials {
+            planned.trial.emulated = true;
+        }
+        for skipped in &mut self.skipped {
+            skipped.emulated = true;
+        }
+        self
+    }
+
     /// Leaves out what is done already, and the warm-ups of what needs none any more.
     #[must_use]
     pub fn without(mut self, done: &BTreeSet<TrialId>) -> Self {

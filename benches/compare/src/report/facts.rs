@@ -26,9 +26,15 @@ pub fn method_sentences(results: &Results, analysis: &Analysis) -> Vec<String> {
             analysis.bootstrap.resamples
         ),
     ];
-    if let Some((least, most)) = analysis.repeats() {
+    for emulated in [false, true] {
+        let Some((least, most)) = analysis.repeats_of(|row| row.emulated == emulated) else {
+            continue;
+        };
         let counts = if least == most { least.to_string() } else { format!("{least} to {most}") };
-        let fewer = usize::try_from(options.repeats).is_ok_and(|asked| least < asked);
+        // How a merged run in a guest was asked for is not known.
+        let asked_here = emulated == results.is_of_guest();
+        let fewer = asked_here && usize::try_from(options.repeats).is_ok_and(|asked| least < asked);
+        let cells = if emulated { "In the guest, cells" } else { "Cells" };
         let asked = if fewer {
             format!(
                 ", of {} that were asked for: the time that the run may take was over, it was stopped, or drivers failed",
@@ -37,11 +43,16 @@ pub fn method_sentences(results: &Results, analysis: &Analysis) -> Vec<String> {
         } else {
             String::new()
         };
-        let attained = attained_confidence(least, analysis.bootstrap.confidence) * 100.0;
-        sentences.push(format!(
-            "Cells have {counts} repeats{asked}. An interval of {least} values holds the true median in {attained:.0} % of all cases \
-             at best."
-        ));
+        let repeats = if most == 1 { "repeat" } else { "repeats" };
+        let interval = if least == 1 {
+            "One value has no interval.".to_owned()
+        } else {
+            let attained = attained_confidence(least, analysis.bootstrap.confidence) * 100.0;
+            format!(
+                "An interval of {least} values holds the true median in {attained:.0} % of all cases at best."
+            )
+        };
+        sentences.push(format!("{cells} have {counts} {repeats}{asked}. {interval}"));
     }
     sentences.push(format!(
         "A ratio is the median of the ratios to {} in the same repeat, with a bootstrap interval over the pairs; above 1 is \
@@ -55,8 +66,8 @@ pub fn method_sentences(results: &Results, analysis: &Analysis) -> Vec<String> {
     );
     if results.measurements.iter().any(|line| line.trial.emulated) {
         sentences.push(
-            "Figures marked as emulated were taken in a guest under emulation. They are compared with each other alone: \
-             their absolute values say nothing about hardware."
+            "Figures marked as emulated were taken in a guest, whose hardware is emulated. They are compared with each other \
+             alone: their absolute values say nothing about hardware."
                 .to_owned(),
         );
     }
@@ -105,6 +116,7 @@ pub fn environment_facts(environment: &Environment) -> Vec<(String, String)> {
         ("Processors", processors),
         ("Governor", environment.governor.clone().unwrap_or_default()),
         ("Virtualization", environment.virtualization.clone().unwrap_or_default()),
+        ("Guest", environment.guest.clone().unwrap_or_default()),
         ("Memory", bytes(environment.memory_bytes)),
         ("Load at the start", environment.load.clone()),
         ("Disk", device),

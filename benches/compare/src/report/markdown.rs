@@ -103,7 +103,7 @@ fn endings(text: &mut String, results: &Results) {
             "- {}, {} {}, repeat {}, while: {}: {}",
             cell(&trial.driver),
             cell(&trial.workload),
-            cell(&trial.parameters.title()),
+            cell(&trial.conditions()),
             repeats,
             cell(&failure.step),
             cell(&failure.message)
@@ -121,9 +121,10 @@ fn endings(text: &mut String, results: &Results) {
         let all = "all";
         writeln!(
             text,
-            "- {}, {}: {}",
+            "- {}, {}{}: {}",
             cell(line.driver.as_deref().unwrap_or(all)),
             cell(line.workload.as_deref().unwrap_or(all)),
+            if line.emulated { " (in the guest)" } else { "" },
             cell(&line.reason)
         )
         .ok();

@@ -4,6 +4,7 @@
 mod csv;
 mod file;
 mod histogram;
+mod merge;
 mod metric;
 mod parameters;
 mod read;

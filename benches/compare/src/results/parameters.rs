@@ -78,6 +78,15 @@ impl Parameters {
             .map(|(name, value)| format!("{} {}", parameter_title(name), value_title(name, value)));
         parts.collect::<Vec<_>>().join(", ")
     }
+
+    /// The same with the mark of what was measured in a guest: `depth 100, emulated`; may be empty.
+    pub fn conditions(&self, emulated: bool) -> String {
+        let mut conditions = self.title();
+        if emulated {
+            conditions.push_str(if conditions.is_empty() { "emulated" } else { ", emulated" });
+        }
+        conditions
+    }
 }
 
 /// `depth=100 size_bytes=4096`.

@@ -55,39 +55,6 @@ impl Results {
         self.failures.iter().map(|failure| failure.trial.clone()).collect()
     }
 
-    /// Adds the results of a run in a guest, all marked as emulated.
-    pub fn merge_guest(&mut self, guest: Self) {
-        for workload in guest.run.workloads {
-            if self.run.workloads.iter().all(|known| known.name != workload.name) {
-                self.run.workloads.push(workload);
-            }
-        }
-        for driver in guest.run.drivers {
-            if self.run.drivers.iter().all(|known| known.name != driver.name) {
-                self.run.drivers.push(driver);
-            }
-        }
-        let (run_id, started) = (guest.run.run_id, guest.run.started);
-        self.guests.push(Guest { run_id, started, environment: guest.run.environment });
-        self.guests.extend(guest.guests);
-        let marked = |trial: TrialId| TrialId { emulated: true, ..trial };
-        self.measurements.extend(
-            guest
-                .measurements
-                .into_iter()
-                .map(|line| Measurement { trial: marked(line.trial), ..line }),
-        );
-        self.trials.extend(
-            guest.trials.into_iter().map(|line| Trial { trial: marked(line.trial), ..line }),
-        );
-        self.failures.extend(
-            guest.failures.into_iter().map(|line| Failure { trial: marked(line.trial), ..line }),
-        );
-        self.skipped
-            .extend(guest.skipped.into_iter().map(|line| Skipped { emulated: true, ..line }));
-        self.warnings.extend(guest.warnings);
-    }
-
     /// All lines, as a file has them.
     pub fn records(&self) -> Vec<Record> {
         let mut of_trial: BTreeMap<&TrialId, Vec<&Measurement>> = BTreeMap::new();

@@ -102,9 +102,16 @@ pub struct TrialId {
     pub driver: String,
     /// From 0. Figures of one repeat are compared pair by pair.
     pub repeat: u32,
-    /// Measured in a guest under emulation: to be compared with other such figures alone.
+    /// Measured in a guest, whose hardware is emulated: to be compared with other such figures alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub emulated: bool,
+}
+
+impl TrialId {
+    /// What it was done with, for people: `depth 10, emulated`; may be empty.
+    pub fn conditions(&self) -> String {
+        self.parameters.conditions(self.emulated)
+    }
 }
 
 fn has_no_parameters(parameters: &Parameters) -> bool {

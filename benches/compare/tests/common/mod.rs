@@ -200,6 +200,7 @@ pub fn environment() -> Environment {
         processors: 2,
         governor: Some("performance".into()),
         virtualization: Some("kvm".into()),
+        guest: None,
         memory_bytes: 24 << 30,
         load: String::new(),
         disk: Disk {

@@ -32,6 +32,9 @@ use crate::interrupt::Interrupt;
 /// What a run writes its results to, in its folder.
 const RESULTS: &str = "results.jsonl";
 
+/// What a report of a run with that of a guest keeps of both, in its folder.
+const MERGED: &str = "merged.jsonl";
+
 /// How long repeats are added in the short set: it is there for whoever does not want to wait for more than three minutes.
 const QUICK_SECONDS: u32 = 115;
 
@@ -96,6 +99,9 @@ struct Report {
     results: PathBuf,
     /// Those of another run, of another commit or machine
     other: Option<PathBuf>,
+    /// Results of a run in a guest, to be shown beside, marked as emulated: they are compared with each other alone
+    #[arg(long, value_name = "RESULTS", conflicts_with = "other")]
+    guest: Option<PathBuf>,
     /// Where the report goes
     #[arg(long, value_name = "DIR", required = true)]
     output: PathBuf,
@@ -225,10 +231,21 @@ impl RunArguments {
             let lacks = obstacle(name, stores)?;
             drivers.push(Available { name: name.to_string(), lacks });
         }
-        let plan = |seed| Plan::new(workloads, &drivers, selection, seed, lacks).map_err(told);
+        let environment = Environment::collect(stores);
+        let plan = |seed| {
+            let plan = Plan::new(workloads, &drivers, selection, seed, lacks).map_err(told)?;
+            Ok::<_, Failure>(if environment.guest.is_some() { plan.in_guest() } else { plan })
+        };
         let path = output.join(RESULTS);
         if path.exists() {
             let (file, results) = ResultsFile::resume(&path).map_err(told)?;
+            if results.is_of_guest() != environment.guest.is_some() {
+                return Err(Failure::usage(format!(
+                    "{} has results of {}; choose another --output",
+                    path.display(),
+                    if results.is_of_guest() { "a guest" } else { "a run outside this guest" }
+                )));
+            }
             let infos: Vec<_> = workloads.iter().map(Workload::info).collect();
             if results.run.options != selection.options() || results.run.workloads != infos {
                 return Err(Failure::usage(format!(
@@ -241,7 +258,6 @@ impl RunArguments {
         }
         let seed = self.seed.unwrap_or_else(|| thinstore_store::time::now_unix_ns().unsigned_abs());
         let plan = plan(seed)?;
-        let environment = Environment::collect(stores);
         let info = |name: DriverName| DriverInfo {
             name: name.to_string(),
             description: format!("{}; {}", name.how(), name.limits()),
@@ -335,6 +351,18 @@ fn with_signals<T>(interrupt: &Interrupt, stop: &AtomicBool, work: impl FnOnce()
     })
 }
 
+/// Writes results that were merged, in place of what an earlier report has merged there: never of a file that either was
+/// read from, for a merged one is refused as both.
+fn keep_merged(results: &Results, path: &Path) -> Result<(), Failure> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io(format!("cannot replace {}", path.display()), error).into());
+        }
+        _ => {}
+    }
+    results.write(path).map_err(told)
+}
+
 fn report(
     context: &Context,
     results: &Results,
@@ -357,14 +385,21 @@ fn print(context: &Context, report: &thinstore_compare::report::Report) -> Resul
 
 impl Report {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        if let Some(guest) = &self.guest {
+            let results = Results::read_with_guest(&self.results, guest).map_err(told)?;
+            make_folder(&self.output)?;
+            keep_merged(&results, &self.output.join(MERGED))?;
+            return report(context, &results, &self.output, &self.how);
+        }
         let first = Results::read(&self.results).map_err(told)?;
-        make_folder(&self.output)?;
         match &self.other {
             None => report(context, &first, &self.output, &self.how),
             Some(other) => {
                 let second = Results::read(other).map_err(told)?;
                 let (name, other) =
                     (self.results.display().to_string(), other.display().to_string());
+                Results::check_comparable((&name, &other), (&first, &second)).map_err(told)?;
+                make_folder(&self.output)?;
                 let report = write_comparison(
                     (&name, &first),
                     (&other, &second),

@@ -87,7 +87,7 @@ pub(super) fn errors(results: &Results) -> String {
             escape(&trial.workload),
             escape(&trial.driver),
             escape(&results.workload(&trial.workload).title),
-            escape(&match trial.parameters.title() {
+            escape(&match trial.conditions() {
                 title if title.is_empty() => String::new(),
                 title => format!(", {title}"),
             }),

@@ -117,7 +117,12 @@ fn overview(analysis: &Analysis) -> String {
     let mut html = format!(
         "<section id=\"overview\"><h2>Compared with {reference}</h2>\
          <p class=\"quiet\">In how many of the figures below a driver is better than {reference}, shows no difference, or is \
-         worse.</p><div class=\"score\">"
+         worse.{}</p><div class=\"score\">",
+        if rows.iter().any(|row| row.id.emulated) {
+            " Emulated figures count too, each against the emulated one of the other driver."
+        } else {
+            ""
+        }
     );
     for (number, driver) in analysis.drivers.iter().enumerate() {
         html.push_str(&score(&driver.name, number, &rows));
