@@ -22,6 +22,15 @@ fn ok(store: &TempStore, driver: &str, arguments: &[&str]) -> String {
     store.ok(&words).stdout_text()
 }
 
+/// An image of a folder, and a container of it that is mounted: where.
+fn mount_web(store: &TempStore, driver: &str, source: &str) -> String {
+    ok(store, driver, &["import", source, "--name", "image"]);
+    ok(store, driver, &["snapshot", "image", "web"]);
+    let point = store.new_folder(&format!("at-{driver}"));
+    ok(store, driver, &["mount", "web", &point]);
+    point
+}
+
 #[test]
 #[ignore = "needs root: opens drivers"]
 fn what_a_driver_cannot_do_is_said_with_the_one_that_can() {
@@ -56,10 +65,7 @@ fn what_is_written_at_many_places_at_once_is_read_back_on_every_driver() {
     let source = store.path("source");
     Layout::write(Path::new(&source), &rich_image());
     for driver in chosen_drivers() {
-        ok(&store, &driver, &["import", &source, "--name", "image"]);
-        ok(&store, &driver, &["snapshot", "image", "web"]);
-        let point = store.new_folder(&format!("at-{driver}"));
-        ok(&store, &driver, &["mount", "web", &point]);
+        let point = mount_web(&store, &driver, &source);
         let folder = format!("--directory={point}");
         let words = [
             "--name=written",
@@ -91,10 +97,7 @@ fn a_copy_of_a_mount_in_another_namespace_that_goes_soon_is_waited_for() {
     let source = store.path("source");
     Layout::write(Path::new(&source), &rich_image());
     for driver in chosen_drivers() {
-        ok(&store, &driver, &["import", &source, "--name", "image"]);
-        ok(&store, &driver, &["snapshot", "image", "web"]);
-        let point = store.new_folder(&format!("at-{driver}"));
-        ok(&store, &driver, &["mount", "web", &point]);
+        mount_web(&store, &driver, &source);
         let mut other = std::process::Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-c", "echo ready; sleep 0.5"])
             .stdout(std::process::Stdio::piped())

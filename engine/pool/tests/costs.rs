@@ -161,7 +161,7 @@ fn a_snapshot_is_one_sync_and_one_batch_whatever_is_mapped() {
     drop(device);
     bench.pool.seal(base).unwrap();
     let mut source = base;
-    for depth in 0..200 {
+    for depth in 0..1000 {
         let cost =
             bench.cost(|| source = bench.pool.snapshot(source, NewLayer::default()).unwrap());
         assert_eq!((cost.syncs, cost.writes, cost.reads), (1, 1, 0), "depth {depth}");
@@ -205,6 +205,99 @@ fn synced_random_first_writes_cost_little_more_than_data_and_journal() {
     assert!(ratio_percent <= 240, "{ratio_percent} % of the data was written");
     let used = bench.pool.usage();
     assert!(used.used_bytes * 100 <= blocks * BLOCK_BYTES * 105, "{used:?}");
+}
+
+/// Memory that keeps nothing of data that is all ones, as the tests below write it: what is counted is how much was
+/// written, also where that is more than the machine has.
+struct Forgetful(MemoryStorage);
+
+impl Storage for Forgetful {
+    fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+
+    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        self.0.read_at(offset_bytes, buffer)
+    }
+
+    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> std::io::Result<()> {
+        match data.iter().all(|byte| *byte == 1) {
+            true => Ok(()),
+            false => self.0.write_at(offset_bytes, data),
+        }
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        self.0.sync()
+    }
+
+    fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
+        self.0.punch_hole(offset_bytes, length_bytes)
+    }
+
+    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
+        self.0.reserve(offset_bytes, length_bytes)
+    }
+
+    fn grow(&self, size_bytes: u64) -> std::io::Result<()> {
+        self.0.grow(size_bytes)
+    }
+
+    fn drop_cache(&self) -> std::io::Result<()> {
+        self.0.drop_cache()
+    }
+
+    fn name(&self) -> String {
+        self.0.name()
+    }
+}
+
+/// Writes every block of `size_bytes` once, in a scattered order, and flushes as often as is said: how much was written in
+/// hundredths of that, a checkpoint at the end inside, and how much of the pool is used. The journal is as large as that of
+/// any pool of 4 GiB and more.
+fn random_first_writes(size_bytes: u64, writes_per_flush: u64) -> (u64, u64) {
+    let storage = Arc::new(CountingStorage::new(Forgetful(MemoryStorage::new(16 << 30))));
+    let options = PoolOptions {
+        size_bytes: 16 << 30,
+        default_device_size_bytes: size_bytes,
+        ..PoolOptions::default()
+    };
+    Pool::create(&*storage, &options).unwrap();
+    let open = OpenOptions { background: false, ..OpenOptions::default() };
+    let pool = Pool::open(Arc::clone(&storage) as Arc<dyn Storage>, &open).unwrap();
+    let device = pool.device(pool.create_layer(NewLayer::default()).unwrap()).unwrap();
+    let blocks = size_bytes / BLOCK_BYTES;
+    let before = storage.counters();
+    for number in 0..blocks {
+        // An odd factor and a power of two: every block once.
+        let block = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % blocks;
+        device.write(block * BLOCK_BYTES, &[1; 4096]).unwrap();
+        if number % writes_per_flush == writes_per_flush - 1 {
+            device.flush().unwrap();
+        }
+    }
+    device.flush().unwrap();
+    pool.checkpoint().unwrap();
+    let cost = storage.counters() - before;
+    (cost.bytes_written * 100 / size_bytes, pool.usage().used_bytes * 100 / size_bytes)
+}
+
+#[test]
+fn a_gibibyte_of_synced_random_first_writes_is_written_little_more_than_twice() {
+    let (written_percent, used_percent) = random_first_writes(1 << 30, 1);
+    assert!(written_percent <= 220 && used_percent <= 105, "{written_percent} %, {used_percent} %");
+}
+
+#[test]
+fn random_first_writes_with_one_flush_are_written_little_more_than_once() {
+    let (written_percent, used_percent) = random_first_writes(1 << 30, u64::MAX);
+    assert!(written_percent <= 105 && used_percent <= 105, "{written_percent} %, {used_percent} %");
+}
+
+#[test]
+fn ten_gibibytes_of_synced_random_first_writes_are_written_less_than_three_times() {
+    let (written_percent, used_percent) = random_first_writes(10 << 30, 1);
+    assert!(written_percent <= 280 && used_percent <= 105, "{written_percent} %, {used_percent} %");
 }
 
 #[test]

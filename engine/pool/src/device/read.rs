@@ -6,10 +6,11 @@ use super::Device;
 use super::resolve::ReadPiece;
 use crate::convert::{to_u64, to_usize};
 use crate::sums::Place;
-use crate::types::{BLOCK_BYTES, Epoch, LogicalBlock};
+use crate::types::{BLOCK_BYTES, BLOCK_LENGTH, Epoch, LogicalBlock};
 
 impl Device {
-    /// Reads any range; one that is not made of whole blocks goes through a buffer that is.
+    /// Reads any range; one that is not made of whole blocks goes through a buffer that is, on the stack if it lies in one
+    /// block.
     pub(super) fn read_bytes(&self, offset_bytes: u64, buffer: &mut [u8]) -> Result<()> {
         if buffer.is_empty() {
             return Ok(());
@@ -21,13 +22,18 @@ impl Device {
         if offset_bytes.is_multiple_of(BLOCK_BYTES) && end.is_multiple_of(BLOCK_BYTES) {
             return self.read_blocks(LogicalBlock::new(first), buffer);
         }
-        let mut whole = vec![0; to_usize((stop - first) * BLOCK_BYTES)];
-        self.read_blocks(LogicalBlock::new(first), &mut whole)?;
-        let start = to_usize(offset_bytes - first * BLOCK_BYTES);
-        if let Some(bytes) = whole.get(start..start + buffer.len()) {
-            buffer.copy_from_slice(bytes);
+        let mut through = |whole: &mut [u8]| {
+            self.read_blocks(LogicalBlock::new(first), whole)?;
+            let start = to_usize(offset_bytes - first * BLOCK_BYTES);
+            if let Some(bytes) = whole.get(start..start + buffer.len()) {
+                buffer.copy_from_slice(bytes);
+            }
+            Ok(())
+        };
+        match stop - first {
+            1 => through(&mut [0; BLOCK_LENGTH]),
+            blocks => through(&mut vec![0; to_usize(blocks * BLOCK_BYTES)]),
         }
-        Ok(())
     }
 
     /// Reads whole blocks. The caller holds their range.
@@ -70,7 +76,7 @@ impl Device {
                 source,
             )
         })?;
-        for range in &piece.summed {
+        for range in piece.summed.iter().filter(|range| !range.is_empty()) {
             let inside = to_usize(range.start * BLOCK_BYTES)..to_usize(range.end * BLOCK_BYTES);
             let place = Place {
                 layer: self.layer(),

@@ -16,16 +16,32 @@ pub(super) struct ReadPiece {
     pub(super) count: u64,
     /// None: a hole, which reads as zeroes.
     pub(super) block: Option<PoolBlock>,
-    /// Those of its blocks, counted from its start, that have checksums.
-    pub(super) summed: Vec<Range<u64>>,
+    /// Those of its blocks, counted from its start, that have checksums; the rest is empty. A read takes nothing from the
+    /// heap, so there is an end to how often they may take turns with those that have none.
+    pub(super) summed: [Range<u64>; SUMMED_RANGES],
 }
 
+/// What is contiguous was mostly written at once, and has checksums or has none.
+const SUMMED_RANGES: usize = 4;
+
 impl ReadPiece {
-    fn note_summed(&mut self) {
-        match self.summed.last_mut() {
-            Some(last) if last.end == self.count => last.end += 1,
-            _ => self.summed.push(self.count..self.count + 1),
+    fn new() -> ReadPiece {
+        ReadPiece { count: 0, block: None, summed: std::array::from_fn(|_| 0..0) }
+    }
+
+    /// Notes that the next block has a checksum; false if there is no room for that.
+    fn note_summed(&mut self) -> bool {
+        let next = self.count;
+        let Some(range) =
+            self.summed.iter_mut().find(|range| range.is_empty() || range.end == next)
+        else {
+            return false;
+        };
+        if range.is_empty() {
+            range.start = next;
         }
+        range.end = next + 1;
+        true
     }
 }
 
@@ -86,7 +102,7 @@ impl Core {
         count: u64,
         summed_until: Epoch,
     ) -> Attempt<ReadPiece> {
-        let mut piece = ReadPiece { count: 0, block: None, summed: Vec::new() };
+        let mut piece = ReadPiece::new();
         self.each_pointer(map, from, count, |_, pointer| {
             let block = data_block(pointer)?;
             if piece.count == 0 {
@@ -94,8 +110,8 @@ impl Core {
             } else if block != piece.block.map(|first| first.plus(piece.count)) {
                 return Ok(false);
             }
-            if block.is_some() && pointer.birth() <= summed_until {
-                piece.note_summed();
+            if block.is_some() && pointer.birth() <= summed_until && !piece.note_summed() {
+                return Ok(false);
             }
             piece.count += 1;
             Ok(true)
@@ -145,5 +161,26 @@ impl Core {
             Some(block) => WritePiece::InPlace { count: length, block },
             None => WritePiece::New { count: length },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_knows_a_few_ranges_with_checksums_and_ends_at_one_more() {
+        let mut piece = ReadPiece::new();
+        // Of ten blocks two have checksums, then one has none, and so on.
+        for block in 0..10 {
+            if block % 3 != 2 {
+                assert!(piece.note_summed(), "{block}");
+            }
+            piece.count += 1;
+        }
+        assert_eq!(piece.summed, [0..2, 3..5, 6..8, 9..10]);
+        assert!(piece.note_summed(), "what continues a range is no new one");
+        piece.count += 2;
+        assert!(!piece.note_summed());
     }
 }
