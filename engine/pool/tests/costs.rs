@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::as_conversions)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use thinstore_pool::{BLOCK_BYTES, LayerId, NewLayer, OpenOptions, Pool, PoolOptions};
 use thinstore_storage::{BlockDevice, CountingStorage, DiskCounters, MemoryStorage, Storage};
@@ -69,58 +70,70 @@ fn a_flush_after_overwrites_alone_writes_no_journal() {
     }
 }
 
-/// A storage whose flushes take a while, as a disk's do.
-struct SlowSync(CountingStorage<MemoryStorage>);
+/// A storage that is not like memory.
+struct Unlike<S> {
+    inner: S,
+    /// Flushes take a while, as a disk's do.
+    sync_takes: Duration,
+    /// Data that is all ones is not kept: what is counted is how much is written, also where that is more than the
+    /// machine has.
+    forgets_ones: bool,
+}
 
-impl Storage for SlowSync {
+impl<S: Storage> Storage for Unlike<S> {
     fn size_bytes(&self) -> u64 {
-        self.0.size_bytes()
+        self.inner.size_bytes()
     }
 
     fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        self.0.read_at(offset_bytes, buffer)
+        self.inner.read_at(offset_bytes, buffer)
     }
 
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write_at(offset_bytes, data)
+        match self.forgets_ones && data.iter().all(|byte| *byte == 1) {
+            true => Ok(()),
+            false => self.inner.write_at(offset_bytes, data),
+        }
     }
 
     fn sync(&self) -> std::io::Result<()> {
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        self.0.sync()
+        std::thread::sleep(self.sync_takes);
+        self.inner.sync()
     }
 
     fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
-        self.0.punch_hole(offset_bytes, length_bytes)
+        self.inner.punch_hole(offset_bytes, length_bytes)
     }
 
     fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
-        self.0.reserve(offset_bytes, length_bytes)
+        self.inner.reserve(offset_bytes, length_bytes)
     }
 
     fn grow(&self, size_bytes: u64) -> std::io::Result<()> {
-        self.0.grow(size_bytes)
+        self.inner.grow(size_bytes)
     }
 
     fn drop_cache(&self) -> std::io::Result<()> {
-        self.0.drop_cache()
+        self.inner.drop_cache()
     }
 
     fn name(&self) -> String {
-        self.0.name()
+        self.inner.name()
     }
 }
 
 #[test]
 fn sixteen_threads_that_flush_together_need_two_syncs_at_most() {
-    let storage = Arc::new(SlowSync(CountingStorage::new(MemoryStorage::new(POOL_BYTES))));
+    let inner = CountingStorage::new(MemoryStorage::new(POOL_BYTES));
+    let sync_takes = Duration::from_millis(200);
+    let storage = Arc::new(Unlike { inner, sync_takes, forgets_ones: false });
     let options = PoolOptions { size_bytes: POOL_BYTES, ..PoolOptions::default() };
     Pool::create(&*storage, &options).unwrap();
     let open = OpenOptions { background: false, ..OpenOptions::default() };
     let pool = Pool::open(Arc::clone(&storage) as Arc<dyn Storage>, &open).unwrap();
     let device = pool.device(pool.create_layer(NewLayer::default()).unwrap()).unwrap();
     let barrier = std::sync::Barrier::new(16);
-    let before = storage.0.counters();
+    let before = storage.inner.counters();
     std::thread::scope(|scope| {
         for thread in 0..16u64 {
             let (device, barrier) = (device.clone(), &barrier);
@@ -131,7 +144,7 @@ fn sixteen_threads_that_flush_together_need_two_syncs_at_most() {
             });
         }
     });
-    let cost = storage.0.counters() - before;
+    let cost = storage.inner.counters() - before;
     assert!(cost.syncs <= 2, "{cost:?}");
 }
 
@@ -207,56 +220,13 @@ fn synced_random_first_writes_cost_little_more_than_data_and_journal() {
     assert!(used.used_bytes * 100 <= blocks * BLOCK_BYTES * 105, "{used:?}");
 }
 
-/// Memory that keeps nothing of data that is all ones, as the tests below write it: what is counted is how much was
-/// written, also where that is more than the machine has.
-struct Forgetful(MemoryStorage);
-
-impl Storage for Forgetful {
-    fn size_bytes(&self) -> u64 {
-        self.0.size_bytes()
-    }
-
-    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        self.0.read_at(offset_bytes, buffer)
-    }
-
-    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> std::io::Result<()> {
-        match data.iter().all(|byte| *byte == 1) {
-            true => Ok(()),
-            false => self.0.write_at(offset_bytes, data),
-        }
-    }
-
-    fn sync(&self) -> std::io::Result<()> {
-        self.0.sync()
-    }
-
-    fn punch_hole(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
-        self.0.punch_hole(offset_bytes, length_bytes)
-    }
-
-    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> std::io::Result<()> {
-        self.0.reserve(offset_bytes, length_bytes)
-    }
-
-    fn grow(&self, size_bytes: u64) -> std::io::Result<()> {
-        self.0.grow(size_bytes)
-    }
-
-    fn drop_cache(&self) -> std::io::Result<()> {
-        self.0.drop_cache()
-    }
-
-    fn name(&self) -> String {
-        self.0.name()
-    }
-}
-
 /// Writes every block of `size_bytes` once, in a scattered order, and flushes as often as is said: how much was written in
 /// hundredths of that, a checkpoint at the end inside, and how much of the pool is used. The journal is as large as that of
 /// any pool of 4 GiB and more.
 fn random_first_writes(size_bytes: u64, writes_per_flush: u64) -> (u64, u64) {
-    let storage = Arc::new(CountingStorage::new(Forgetful(MemoryStorage::new(16 << 30))));
+    let inner = MemoryStorage::new(16 << 30);
+    let forgetful = Unlike { inner, sync_takes: Duration::ZERO, forgets_ones: true };
+    let storage = Arc::new(CountingStorage::new(forgetful));
     let options = PoolOptions {
         size_bytes: 16 << 30,
         default_device_size_bytes: size_bytes,
